@@ -1,0 +1,50 @@
+"""Builds the `tfrs-selfattn` distribution; tool settings live in pyproject.toml."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# Runs the one file that states the version; the package itself needs TensorFlow.
+VERSION = runpy.run_path(str(HERE / "tfrs_selfattn" / "_version.py"))["__version__"]
+
+REQUIREMENTS = [
+    # Each tf-keras pins the TensorFlow of its own minor version, so pip settles on a
+    # matching pair; the two ranges only have to be the same.
+    "tensorflow>=2.18,<2.22",
+    "tf-keras>=2.18,<2.22",
+    # On macOS, 0.7.7 asks for tensorflow-macos, which ended at 2.16: see README.
+    "tensorflow-recommenders>=0.7.7; sys_platform != 'darwin'",
+    "numpy>=1.26",
+    "polars>=1.30",
+    "typer>=0.15",
+    "rich>=13.8",
+    "platformdirs>=4",
+    # TensorFlow 2.21 no longer brings it, and before 2.21 the `tensorboard` command
+    # imports pkg_resources, which setuptools 82 dropped.
+    "tensorboard>=2.18",
+    "setuptools<82",
+]
+
+EXTRAS = {
+    # Linters and type checker change their verdicts between minor versions.
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.17,<0.18", "mypy>=2.4,<2.5"],
+    "notebooks": ["jupyterlab>=4", "matplotlib>=3.8"],
+    "serving": ["grpcio>=1.62", "tensorflow-serving-api>=2.18,<2.22"],
+    "plot": ["matplotlib>=3.8"],
+}
+
+setup(
+    name="tfrs-selfattn",
+    version=VERSION,
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["tfrs_selfattn", "tfrs_selfattn.*"]),
+    package_data={"tfrs_selfattn": ["py.typed"]},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["tfrs-selfattn = tfrs_selfattn.cli.main:main"]},
+)
