@@ -1,0 +1,88 @@
+"""The position-wise feed-forward network of a transformer block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._keras import keras, register
+from tfrs_selfattn.layers._base import SequenceLayer, check_float
+
+
+@register
+class FeedForward(SequenceLayer):
+    r"""Two dense layers applied to every position by itself.
+
+    Computes $\mathrm{dropout}(W_2\,\mathrm{dropout}(\phi(W_1 x + b_1)) + b_2)$ with the
+    output as wide as the input.
+
+    Args:
+        hidden_dim: int. Width between the two dense layers.
+        activation: str or callable, $\phi$. Defaults to `"relu"`.
+        dropout: float in [0, 1). Defaults to `0.0`.
+        **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float `[B, T, D]`.
+        training: bool.
+
+    Returns:
+        float `[B, T, D]`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: when an argument is out of range or inputs are not float
+            `[B, T, D]`.
+
+    Masking: passes the mask on; positions never mix.
+
+    Serving: stock TF ops only; T may be dynamic.
+
+    Example:
+
+    >>> FeedForward(hidden_dim=64)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    References:
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.3.
+        - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.2.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        *,
+        activation: Any = "relu",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden_dim = check_positive_int("hidden_dim", hidden_dim)
+        self.activation = keras.activations.get(activation)
+        self.dropout_rate = check_fraction("dropout", dropout)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout_rate,
+        }
+
+    def build(self, input_shape: Any) -> None:
+        width = self.check_inputs_shape(input_shape)
+        dtype = self.sublayer_dtype()
+        self._expand = keras.layers.Dense(self.hidden_dim, name="expand", dtype=dtype)
+        self.build_sublayer(self._expand, input_shape)
+        self._contract = keras.layers.Dense(width, name="contract", dtype=dtype)
+        self.build_sublayer(self._contract, (*input_shape[:-1], self.hidden_dim))
+        if self.dropout_rate > 0.0:
+            self.build_seed_state()
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        check_float(self, inputs)
+        hidden = self.activation(self._expand(inputs))
+        hidden = self.dropout(hidden, self.dropout_rate, training)
+        return self.dropout(self._contract(hidden), self.dropout_rate, training)

@@ -1,0 +1,246 @@
+"""Masked multi-head self-attention over a history of items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._keras import keras, register
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_attention_mask,
+    check_float,
+    check_mask,
+    check_segment_ids,
+    real_items,
+    zero_padding,
+)
+from tfrs_selfattn.ops.attention import dot_product_attention
+from tfrs_selfattn.ops.masks import combine_masks
+
+
+@register
+class MultiHeadSelfAttention(SequenceLayer):
+    r"""Lets each item of a user's history attend to the others, or the earlier ones.
+
+    Computes, for every head $h$ of width $K$,
+
+    $$Z_h = \mathrm{softmax}(Q_h K_h^\top / \sqrt{K} + M)\,V_h, \qquad
+      Q_h = X W^Q_h,\; K_h = X W^K_h,\; V_h = X W^V_h$$
+
+    and returns $[Z_1, \ldots, Z_H] W^O$ (biases left out here). $M$ hides padding, the
+    future if `causal`, other segments of a packed row, and whatever `attention_mask`
+    hides. A hidden position has weight exactly 0; a position that may attend to nothing
+    outputs the output bias only.
+
+    Args:
+        num_heads: int. Number of heads, H.
+        key_dim: int. Width of each head, K.
+        causal: bool. Hide later positions. Defaults to `True`.
+        dropout: float in [0, 1). Applied to the weights. Defaults to `0.0`.
+        use_bias: bool. Biases in the four projections. Defaults to `True`.
+        kernel_initializer: initializer of the four kernels. Defaults to
+            `"glorot_uniform"`.
+        **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`
+            (`name`, `dtype`, …).
+
+    Call arguments:
+        inputs: float `[B, T, D]`.
+        mask: bool `[B, T]`, True = real item. Usually set by an upstream
+            `Embedding(mask_zero=True)`.
+        attention_mask: bool `[B, T, T]` or `[T, T]`, True = may attend.
+        segment_ids: int `[B, T]`; attention never crosses a segment, 0 is padding.
+        training: bool.
+        return_attention_scores: bool. Also return the weights, before dropout.
+        query: float `[B, T, D]`. Takes the place of `inputs` as the source of $Q$, for
+            blocks that normalize the query only (SASRec).
+
+    Returns:
+        float `[B, T, D]` in the layer's compute dtype; with `return_attention_scores`
+        the pair of it and the weights `[B, H, T, T]`.
+
+    Raises:
+        ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
+            or a mask has another shape.
+
+    Masking: consumes and passes on the mask; padding may be on either side, and what
+    stands in it, even NaN, never reaches a real position.
+
+    Serving: stock TF ops only; T may be dynamic.
+
+    Example:
+
+    >>> layer = MultiHeadSelfAttention(num_heads=2, key_dim=8)
+    >>> layer(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: `keras.layers.MultiHeadAttention`, which averages hidden positions in
+    a fully masked row, and loses the padding mask where Keras loses it silently.
+
+    References:
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.
+        - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781) (SASRec), 3.2.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        key_dim: int,
+        *,
+        causal: bool = True,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_positive_int("num_heads", num_heads)
+        self.key_dim = check_positive_int("key_dim", key_dim)
+        self.causal = bool(causal)
+        self.dropout_rate = check_fraction("dropout", dropout)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "causal": self.causal,
+            "dropout": self.dropout_rate,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+    def build(self, input_shape: Any) -> None:
+        width = self.check_inputs_shape(input_shape)
+        inner = self.num_heads * self.key_dim
+        self._query_kernel, self._query_bias = self._projection("query", width, inner)
+        self._key_kernel, self._key_bias = self._projection("key", width, inner)
+        self._value_kernel, self._value_bias = self._projection("value", width, inner)
+        self._output_kernel, self._output_bias = self._projection(
+            "output", inner, width
+        )
+        if self.dropout_rate > 0.0:
+            self.build_seed_state()
+        self.built = True
+
+    def _projection(self, name: str, inputs: int, outputs: int) -> tuple[Any, Any]:
+        kernel = self.add_weight(
+            name=f"{name}_kernel",
+            shape=(inputs, outputs),
+            # An initializer object gives the same values each time it is called.
+            initializer=_fresh(self.kernel_initializer),
+        )
+        bias = None
+        if self.use_bias:
+            bias = self.add_weight(
+                name=f"{name}_bias", shape=(outputs,), initializer="zeros"
+            )
+        return kernel, bias
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        attention_mask: tf.Tensor | None = None,
+        segment_ids: tf.Tensor | None = None,
+        training: Any = None,
+        return_attention_scores: bool = False,
+        query: tf.Tensor | None = None,
+    ) -> Any:
+        check_float(self, inputs)
+        mask = check_mask(self, mask, inputs)
+        segment_ids = check_segment_ids(self, segment_ids, inputs)
+        attention_mask = check_attention_mask(self, attention_mask, inputs)
+        query = _check_query(query, inputs)
+        length = inputs.shape[1] or tf.shape(inputs)[1]
+        hidden = combine_masks(
+            length,
+            padding_mask=mask,
+            segment_ids=segment_ids,
+            attention_mask=attention_mask,
+            causal=self.causal,
+        )
+        real = real_items(mask, segment_ids)
+        if real is not None:
+            inputs = zero_padding(inputs, real)
+        q, k, v = self._project(inputs, query)
+        seed = None
+        rate = self.dropout_rate if training else 0.0
+        if rate > 0.0:
+            seed = self.next_seed()
+        heads, weights = dot_product_attention(
+            self._split_heads(q, length),
+            self._split_heads(k, length),
+            self._split_heads(v, length),
+            hidden,
+            dropout_rate=rate,
+            dropout_seed=seed,
+        )
+        output = tf.matmul(
+            self._merge_heads(heads, length),
+            tf.cast(self._output_kernel, self.compute_dtype),
+        )
+        if self._output_bias is not None:
+            output += tf.cast(self._output_bias, self.compute_dtype)
+        return (output, weights) if return_attention_scores else output
+
+    def _project(
+        self, inputs: tf.Tensor, query: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Q, K and V, each `[B, T, H * K]`, in as few matrix products as possible."""
+        kernels = [self._query_kernel, self._key_kernel, self._value_kernel]
+        biases = [self._query_bias, self._key_bias, self._value_bias]
+        if query is None:
+            q, k, v = tf.split(self._dense(inputs, kernels, biases), 3, axis=-1)
+        else:
+            q = self._dense(query, kernels[:1], biases[:1])
+            k, v = tf.split(self._dense(inputs, kernels[1:], biases[1:]), 2, axis=-1)
+        return q, k, v
+
+    def _dense(
+        self, inputs: tf.Tensor, kernels: list[Any], biases: list[Any]
+    ) -> tf.Tensor:
+        kernel = tf.concat([tf.cast(k, self.compute_dtype) for k in kernels], axis=-1)
+        outputs = tf.matmul(inputs, kernel)
+        if self.use_bias:
+            bias = tf.concat([tf.cast(b, self.compute_dtype) for b in biases], axis=-1)
+            outputs += bias
+        return outputs
+
+    def _split_heads(self, inputs: tf.Tensor, length: Any) -> tf.Tensor:
+        """`[B, T, H * K]` to `[B, H, T, K]`."""
+        if self.num_heads == 1:
+            return inputs[:, tf.newaxis]
+        heads = tf.reshape(inputs, [-1, length, self.num_heads, self.key_dim])
+        return tf.transpose(heads, [0, 2, 1, 3])
+
+    def _merge_heads(self, heads: tf.Tensor, length: Any) -> tf.Tensor:
+        """`[B, H, T, K]` to `[B, T, H * K]`."""
+        if self.num_heads == 1:
+            return heads[:, 0]
+        merged = tf.transpose(heads, [0, 2, 1, 3])
+        return tf.reshape(merged, [-1, length, self.num_heads * self.key_dim])
+
+
+def _check_query(query: Any, inputs: tf.Tensor) -> tf.Tensor | None:
+    if query is None:
+        return None
+    query = tf.cast(query, inputs.dtype)
+    if not query.shape.is_compatible_with(inputs.shape):
+        raise ValueError(
+            "`query` must have the shape of the inputs, "
+            f"{tuple(inputs.shape)}. Received: shape={tuple(query.shape)}. Self-"
+            "attention asks for every position of the inputs."
+        )
+    return query
+
+
+def _fresh(initializer: Any) -> Any:
+    """A copy of an initializer, which draws anew where a shared one would repeat."""
+    if hasattr(initializer, "get_config"):
+        return type(initializer).from_config(initializer.get_config())
+    return initializer
