@@ -1,0 +1,37 @@
+"""Training runs that live in a folder, survive a kill and can be loaded again.
+
+```
+config.json        everything needed to rebuild the model
+vocabulary.txt     the items, one id a line, in index order
+items.csv          item_id, count, title
+checkpoints/       last/ (to resume from), best/ (by validation NDCG@10)
+metrics.json       validation metrics of each epoch; test metrics once evaluated
+tensorboard/       logs
+```
+"""
+
+from __future__ import annotations
+
+from tfrs_selfattn._keras import require_legacy_keras
+from tfrs_selfattn._lazy import lazy_exports
+
+require_legacy_keras("tfrs_selfattn.training")
+
+_EXPORTS = {
+    "DataConfig": "config",
+    "ModelConfig": "config",
+    "RunConfig": "config",
+    "RunFolder": "run_folder",
+    "TrainingConfig": "config",
+    "TrainingDiverged": "checkpoints",
+    "TrainingResult": "trainer",
+    "build_model": "trainer",
+    "check_output": "run_folder",
+    "fingerprint": "config",
+    "load_model": "trainer",
+    "train": "trainer",
+}
+
+__all__ = list(_EXPORTS)
+
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,167 @@
+"""What a run is made of: the data, the model, the training. Written as config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfrs_selfattn._checks import (
+    InputError,
+    check_choice,
+    check_fraction,
+    check_positive,
+    check_positive_int,
+)
+from tfrs_selfattn.data.sequences import Sequences
+
+FORMAT = 1  # raised when an older reader could not make sense of config.json
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the events come from and how they were read.
+
+    Args:
+        path: str. File or folder of events, absolute.
+        user_column: str.
+        item_column: str.
+        time_column: str.
+        min_item_events: int. Items with fewer events were dropped.
+        fingerprint: str. SHA-256 of the sequences that were trained on.
+    """
+
+    path: str
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    min_item_events: int = 1
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of a preset; see `tfrs_selfattn.models.presets`."""
+
+    preset: str = "sasrec"
+    embedding_dim: int = 64
+    num_blocks: int = 2
+    num_heads: int = 1
+    max_length: int = 200
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_choice("preset", self.preset, ("sasrec",))
+        for name in ("embedding_dim", "num_blocks", "num_heads", "max_length"):
+            check_positive_int(name, getattr(self, name))
+        check_fraction("dropout", self.dropout)
+        if self.embedding_dim % self.num_heads:
+            raise ValueError(
+                "`num_heads` must divide `embedding_dim`. Received: num_heads="
+                f"{self.num_heads}, embedding_dim={self.embedding_dim}. Change either."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is trained.
+
+    Args:
+        epochs: int. At most so many passes over the data.
+        patience: int. Epochs without a better validation NDCG@10 before stopping.
+        batch_size: int. Packed rows of `max_length` items in a batch.
+        learning_rate: float. Of Adam.
+        seed: int. Of the initial weights, the order of the data and dropout.
+    """
+
+    epochs: int = 100
+    patience: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            check_positive_int(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything needed to rebuild the model of a run, and to repeat the run."""
+
+    num_items: int
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def for_sequences(
+        cls,
+        sequences: Sequences,
+        data: DataConfig,
+        model: ModelConfig,
+        training: TrainingConfig,
+    ) -> RunConfig:
+        """The configuration of a run on these sequences, their fingerprint noted."""
+        data = dataclasses.replace(data, fingerprint=fingerprint(sequences))
+        return cls(len(sequences.vocabulary), data, model, training)
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2)
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """Reads a config.json.
+
+        Raises:
+            InputError: when it is no config.json of a run, or of a newer format.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise InputError(
+                    f"{path} must have format {FORMAT}. It was written by another "
+                    "version of tfrs_selfattn: use that version, or train again."
+                )
+            return cls(
+                num_items=content["num_items"],
+                data=DataConfig(**content["data"]),
+                model=ModelConfig(**content["model"]),
+                training=TrainingConfig(**content["training"]),
+            )
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path} must be the config.json of a run folder. It cannot be used "
+                f"({error}). Restore it, or train again into another folder."
+            ) from None
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """The options in which two configurations differ, as "name: a -> b"."""
+        mine, theirs = _flat(self), _flat(other)
+        return [
+            f"{name}: {mine[name]!r} -> {theirs[name]!r}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+
+
+def fingerprint(sequences: Sequences) -> str:
+    """SHA-256 of what a model learns from: items, order, times and ids."""
+    digest = hashlib.sha256("\n".join(sequences.vocabulary.ids).encode())
+    for part in (sequences.offsets, sequences.items, sequences.timestamps):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat

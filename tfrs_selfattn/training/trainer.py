@@ -1,0 +1,151 @@
+"""Trains the model of a run folder, from the start or from where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrs_selfattn._checks import InputError
+from tfrs_selfattn._keras import keras
+from tfrs_selfattn.data.packing import pack_rows
+from tfrs_selfattn.data.pipelines import (
+    evaluation_dataset,
+    steps_per_epoch,
+    training_dataset,
+)
+from tfrs_selfattn.data.splits import Split
+from tfrs_selfattn.models import presets
+from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
+from tfrs_selfattn.training.checkpoints import RunCheckpoint, restore_best
+from tfrs_selfattn.training.config import RunConfig
+from tfrs_selfattn.training.run_folder import RunFolder
+
+_EVALUATION_BATCH = 256
+_BETA_2 = 0.98
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model.
+
+    Attributes:
+        model: `SequenceRetrieval` with the weights of the best epoch.
+        best_epoch: int, from 1.
+        epochs: int. Epochs that were trained, resumed ones included.
+        resumed_from: int. Epochs that were already there.
+        validation: metrics of the best epoch, `{"hr@10": ..., "ndcg@10": ...}`.
+    """
+
+    model: SequenceRetrieval
+    best_epoch: int
+    epochs: int
+    resumed_from: int
+    validation: dict[str, float]
+
+
+def train(
+    folder: RunFolder,
+    split: Split,
+    *,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 1,
+) -> TrainingResult:
+    """Trains until the epochs or the patience of the run's configuration run out.
+
+    The same folder, data and seed give the same model, whether or not the run was
+    interrupted.
+
+    Args:
+        folder: the run, new or unfinished.
+        split: train and validation parts of the data.
+        callbacks: further Keras callbacks.
+        verbose: int. As of `keras.Model.fit`: 0 silent, 1 progress bar, 2 one line an
+            epoch.
+
+    Returns:
+        `TrainingResult` with the best epoch's weights.
+
+    Raises:
+        InputError: when there is nothing to learn from or nothing to validate on.
+        TrainingDiverged: when the loss is no longer finite.
+    """
+    config = folder.config.training
+    if not len(split.validation):
+        raise InputError(
+            "At least one user with 3 or more events is needed, to validate on. "
+            "Received: none. Use a log with longer histories, or lower "
+            "--min-item-events."
+        )
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(folder.config)
+    model.compile(keras.optimizers.Adam(config.learning_rate, beta_2=_BETA_2))
+    checkpoint = RunCheckpoint(folder, model, patience=config.patience)
+    checkpoint.restore()
+    resumed_from = checkpoint.epochs_done
+    if resumed_from < config.epochs and not checkpoint.exhausted:
+        rows = pack_rows(
+            split, row_length=folder.config.model.max_length, seed=config.seed
+        )
+        logs = str(folder.tensorboard)
+        model.fit(
+            training_dataset(
+                rows,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_epoch=resumed_from,
+            ),
+            steps_per_epoch=steps_per_epoch(rows, config.batch_size),
+            initial_epoch=resumed_from,
+            epochs=config.epochs,
+            validation_data=evaluation_dataset(
+                split.validation, batch_size=_EVALUATION_BATCH
+            ),
+            callbacks=[
+                checkpoint,
+                keras.callbacks.TensorBoard(logs, write_graph=False),
+                *callbacks,
+            ],
+            verbose=verbose,
+        )
+    checkpoint.write_metrics(finished=True)
+    restore_best(folder, model)
+    return TrainingResult(
+        model=model,
+        best_epoch=checkpoint.best_epoch,
+        epochs=checkpoint.epochs_done,
+        resumed_from=resumed_from,
+        validation=folder.metrics()["validation"],
+    )
+
+
+def build_model(config: RunConfig) -> SequenceRetrieval:
+    """The untrained model of a configuration, with all its weights made."""
+    model = presets.sasrec(
+        config.num_items,
+        embedding_dim=config.model.embedding_dim,
+        num_blocks=config.model.num_blocks,
+        num_heads=config.model.num_heads,
+        max_length=config.model.max_length,
+        dropout=config.model.dropout,
+        seed=config.training.seed,
+    )
+    model.score(np.zeros([1, 1], np.int32))
+    return model
+
+
+def load_model(folder: RunFolder) -> SequenceRetrieval:
+    """The model of a run with the weights of its best epoch.
+
+    Raises:
+        InputError: when no epoch of the run was completed.
+    """
+    model = build_model(folder.config)
+    if not restore_best(folder, model):
+        raise InputError(
+            f"The run {folder.path} has no complete epoch yet. Repeat the `train` "
+            "command that made it, which continues it."
+        )
+    return model
