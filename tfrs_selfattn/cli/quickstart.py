@@ -1,0 +1,117 @@
+"""`tfrs-selfattn quickstart`: the whole chain on MovieLens-100K in a few minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfrs_selfattn.cli._report import Report
+from tfrs_selfattn.cli._steps import (
+    evaluate_all,
+    fit,
+    metrics_json,
+    prepare,
+    print_metrics,
+)
+from tfrs_selfattn.cli.export import export_run, serve_command
+from tfrs_selfattn.cli.recommend import print_answer, split_ids
+from tfrs_selfattn.data import locate_movielens_100k
+
+_STAR_WARS_FAN = "50,172,181"  # the first three films
+_PATIENCE = 5
+
+
+def quickstart(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with MovieLens-100K; found or downloaded if absent."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for the run and the export.")
+    ] = Path("tfrs-selfattn-quickstart"),
+    history: Annotated[
+        str, typer.Option(help="Film ids to recommend for, separated by commas.")
+    ] = _STAR_WARS_FAN,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 40,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object last.")
+    ] = False,
+) -> None:
+    """Train, evaluate, export and ask a recommender on MovieLens-100K.
+
+    Example:
+
+        tfrs-selfattn quickstart --history "1,588,95"
+    """
+    from tfrs_selfattn import training
+    from tfrs_selfattn.export import load_recommender
+
+    started = time.perf_counter()
+    report = Report(as_json)
+    run, base = output / "run", output / "export"
+    if not (run / "config.json").exists():
+        training.check_output(run)
+    with report.working():
+        report.heading("1. Data: MovieLens-100K")
+        movielens = locate_movielens_100k(data)
+        report.say(f"{movielens.folder} ({movielens.source}; {movielens.licence})")
+        source = training.DataConfig(path=str(movielens.folder.absolute()))
+        prepared = prepare(report, source)
+
+        report.heading("2. Train: SASRec, every position predicts the next film")
+        config = training.RunConfig.for_sequences(
+            prepared.sequences,
+            source,
+            training.ModelConfig(),
+            training.TrainingConfig(epochs=epochs, patience=_PATIENCE, batch_size=16),
+        )
+        folder = training.RunFolder.create(
+            run, config, prepared.sequences.vocabulary, prepared.titles
+        )
+        model = fit(report, folder, prepared.split).model
+
+        report.heading("3. Evaluate: the last film of every user")
+        results = evaluate_all(report, model, prepared.split, filter_seen=True)
+        print_metrics(report, results, prepared.split, True)
+
+        report.heading("4. Export: one SavedModel, the index inside")
+        exported = export_run(report, folder, model, base, k=100)
+
+        report.heading("5. Recommend: from the SavedModel")
+        recommender = load_recommender(base)
+        user = int(prepared.split.test.users[0])
+        seen, _ = prepared.sequences.user(user)
+        watched = prepared.sequences.vocabulary.decode(seen)
+        histories = {
+            f"User {prepared.sequences.user_ids[user]}": watched,
+            f'The history "{history}"': split_ids(history),
+        }
+        for label, past in histories.items():
+            report.say(label)
+            print_answer(
+                report, recommender, past, recommender.recommend([past])[0][:10]
+            )
+
+    report.heading("What next")
+    report.say(f'Ask again:     tfrs-selfattn recommend {base} --history "1,588,95"')
+    report.say(f"Look inside:   tensorboard --logdir {folder.tensorboard}")
+    report.say(f"Serve it:      {serve_command(base)}")
+    train_command = f'tfrs-selfattn train --data "{movielens.folder}" --output my-run'
+    report.say(f"Train anew:    {train_command}")
+    report.say("Your own data: tfrs-selfattn train --help")
+    seconds = time.perf_counter() - started
+    report.say(f"Done in {seconds:.0f} seconds")
+    report.result(
+        {
+            "dataset": "ml-100k",
+            "users": prepared.summary.users,
+            "items": prepared.summary.items,
+            "events": prepared.summary.events,
+            "metrics": metrics_json(results),
+            "export": str(exported.path),
+            "seconds": round(seconds, 1),
+        }
+    )
