@@ -1,0 +1,15 @@
+"""Retrieval indexes: TensorFlow Recommenders `TopK` layers in stock TensorFlow ops.
+
+The classes here are Keras models of legacy Keras. What they compute is in
+`tfrs_selfattn.ops.top_k`, which works without TensorFlow Recommenders too.
+"""
+
+from __future__ import annotations
+
+from tfrs_selfattn._lazy import lazy_exports
+
+_EXPORTS = {"ExactTopK": "exact"}
+
+__all__ = sorted(_EXPORTS)
+
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
