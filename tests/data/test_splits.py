@@ -44,6 +44,28 @@ def test_padded_histories_are_whole_and_left_padded(split):
         assert not row[: len(row) - len(history)].any()
 
 
+def test_by_length_reorders_whole_cases(split):
+    def cases(held_out):
+        return [
+            (user, tuple(held_out.history(case)), target, time)
+            for case, (user, target, time) in enumerate(
+                zip(
+                    held_out.users.tolist(),
+                    held_out.targets.tolist(),
+                    held_out.request_times.tolist(),
+                    strict=True,
+                )
+            )
+        ]
+
+    lengths = [len(history) for _, history, _, _ in cases(split.test.by_length())]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 1
+    # Stable: users of equal length keep their order.
+    by_length = sorted(cases(split.test), key=lambda case: len(case[1]))
+    assert cases(split.test.by_length()) == by_length
+
+
 def test_padded_histories_at_the_ends(split):
     assert len(split.test.padded_histories(0, 10**6)) == len(split.test)
     assert split.test.padded_histories(0, 0).shape == (0, 1)

@@ -42,6 +42,18 @@ class EvaluationSet:
         start = self.sequences.offsets[self.users[case]]
         return self.sequences.items[start : self.history_stop[case]]
 
+    def by_length(self) -> EvaluationSet:
+        """Returns the same cases, shortest history first: batches of them pad less."""
+        lengths = self.history_stop - self.sequences.offsets[self.users]
+        order = np.argsort(lengths, kind="stable")
+        return EvaluationSet(
+            sequences=self.sequences,
+            users=self.users[order],
+            history_stop=self.history_stop[order],
+            targets=self.targets[order],
+            request_times=self.request_times[order],
+        )
+
     def padded_histories(self, start: int, stop: int) -> npt.NDArray[np.int32]:
         """Returns the whole histories of cases `start:stop`, int32 `[b, longest]`.
 
