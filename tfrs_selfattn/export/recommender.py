@@ -1,0 +1,180 @@
+"""Answers from an export, in a process that needs TensorFlow and nothing else.
+
+Not for serving: that is TensorFlow Serving's job. For the command line, notebooks and
+tests, which ask the same SavedModel that a server would load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfrs_selfattn._checks import InputError
+from tfrs_selfattn.export import manifest, versions
+from tfrs_selfattn.export.requests import padded
+
+
+class Recommendation(NamedTuple):
+    """An item of an answer.
+
+    Args:
+        id: str.
+        score: float. Comparable within one answer.
+        title: str or None, if the export has none for the item.
+    """
+
+    id: str
+    score: float
+    title: str | None
+
+
+class Recommender:
+    """A version that `export_recommender` wrote; made by `load_recommender`.
+
+    Has the attributes `path`, `version`, `k` (items of an answer at most), `ids` (the
+    items it knows), `titles` (by id, of those that have one) and `manifest` (what
+    `assets.extra/recommender.json` holds).
+
+    Args:
+        path: `<base>/<version>`.
+        titles: mapping from item id to title, or None. Taken before those of the
+            export. Defaults to `None`.
+    """
+
+    def __init__(self, path: Path, titles: Mapping[str, str] | None = None) -> None:
+        self.path = path
+        self.manifest: dict[str, Any] = _read_manifest(path)
+        self.version = int(self.manifest["version"])
+        self.k = int(self.manifest["k"])
+        self.ids = _read_ids(path)
+        self.titles = {**_read_titles(path), **(titles or {})}
+        self._signatures = tf.saved_model.load(str(path)).signatures
+
+    def unknown(self, history: Sequence[str]) -> list[str]:
+        """The ids of a history that it does not know, and so passes over.
+
+        When that is all of them, the answer is the most popular items.
+        """
+        return [item for item in history if item and item not in self.ids]
+
+    def title(self, item: str) -> str | None:
+        """The title of an item, None if it has none."""
+        return self.titles.get(item)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        exclude: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[Recommendation]]:
+        """The best items for each history, best first, k at most.
+
+        Args:
+            histories: list of lists of item ids, oldest first. Unknown ids are passed
+                over.
+            exclude: list of lists of item ids, one for each history, or None.
+        """
+        _check_lists("histories", histories)
+        if not len(histories):
+            return []
+        inputs = {"history": tf.constant(padded(histories), tf.string)}
+        if exclude is None:
+            answer = self._signatures["serving_default"](**inputs)
+        else:
+            _check_lists("exclude", exclude)
+            if len(exclude) != len(histories):
+                raise ValueError(
+                    "`exclude` must have a list for each history. Received: "
+                    f"{len(exclude)} lists for {len(histories)} histories. Use [] "
+                    "where nothing is to be left out."
+                )
+            inputs["exclude"] = tf.constant(padded(exclude), tf.string)
+            answer = self._signatures["recommend_excluding"](**inputs)
+        rows = zip(answer["ids"].numpy(), answer["scores"].numpy(), strict=True)
+        return [
+            [
+                Recommendation(item, float(score), self.title(item))
+                for item, score in zip(map(bytes.decode, ids), scores, strict=True)
+                if item
+            ]
+            for ids, scores in rows
+        ]
+
+
+def load_recommender(
+    base_or_version: str | os.PathLike[str],
+    *,
+    titles: Mapping[str, str] | None = None,
+) -> Recommender:
+    """Loads an export.
+
+    Args:
+        base_or_version: the folder that was exported to, of which the highest version
+            is taken, as a server does; or one version in it.
+        titles: mapping from item id to title, or None. Taken before those of the
+            export. Defaults to `None`.
+
+    Returns:
+        `Recommender`.
+
+    Raises:
+        InputError: when there is no export.
+    """
+    path = Path(base_or_version)
+    if not path.is_dir():
+        raise InputError(
+            "An export must be a folder. Received: "
+            f"{path}, which {'is a file' if path.exists() else 'does not exist'}. "
+            "Export a model there first, or pass the folder it was exported to."
+        )
+    if not (path / "saved_model.pb").exists():
+        found = versions.versions(path)
+        if not found:
+            raise InputError(
+                "An export must hold a version, a folder named by a number. Received: "
+                f"{path}, which holds none. Export a model there first, or pass the "
+                "folder it was exported to."
+            )
+        path = versions.version_folder(path, found[-1]) or path
+    return Recommender(path, titles)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = {}
+    if (path / "saved_model.pb").exists():
+        with contextlib.suppress(OSError, ValueError):
+            contents = manifest.read(path)
+    if not {"version", "k"} <= contents.keys():
+        raise InputError(
+            "An export must hold saved_model.pb and "
+            f"{manifest.FOLDER}/{manifest.FILE}. Received: {path}, which lacks one or "
+            "has a damaged one. Pass a folder written by `export_recommender`, or "
+            "remove this version."
+        )
+    return contents
+
+
+def _read_ids(path: Path) -> frozenset[str]:
+    text = (path / "assets" / "vocabulary.txt").read_bytes().decode()
+    return frozenset(text.split("\n")) - {""}
+
+
+def _read_titles(path: Path) -> dict[str, str]:
+    path = path / manifest.FOLDER / manifest.TITLES_FILE
+    if not path.exists():
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["item_id"]: row["title"] for row in csv.DictReader(file)}
+
+
+def _check_lists(name: str, rows: Any) -> None:
+    if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
+        raise ValueError(
+            f"`{name}` must be a list of lists of item ids. Received: {rows!r}. For "
+            'one user, use [["id1", "id2"]].'
+        )
