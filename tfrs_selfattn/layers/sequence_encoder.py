@@ -84,6 +84,9 @@ class SequenceEncoder(SequenceLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.blocks = [_restore(block) for block in blocks]
+        for index, block in enumerate(self.blocks):
+            # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
+            setattr(self, f"_block_{index}", block)
         if not self.blocks:
             raise ValueError(
                 "`blocks` must be a list of at least one layer. Received: blocks=[]. "

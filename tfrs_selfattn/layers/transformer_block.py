@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_choice, check_fraction, check_positive_int
 from tfrs_selfattn._keras import keras, register
-from tfrs_selfattn.layers._base import SequenceLayer
+from tfrs_selfattn.layers._base import SequenceLayer, check_float
 from tfrs_selfattn.layers.feed_forward import FeedForward
 from tfrs_selfattn.layers.self_attention import MultiHeadSelfAttention
 
@@ -150,6 +150,8 @@ class TransformerBlock(SequenceLayer):
         segment_ids: tf.Tensor | None = None,
         training: Any = None,
     ) -> tf.Tensor:
+        check_float(self, inputs)
+
         def attend(keys: tf.Tensor, query: tf.Tensor | None = None) -> tf.Tensor:
             output = self._attention(
                 keys,

@@ -87,6 +87,10 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         parts = ("item_embedding", "encoder", "pooling")
         return cls(**{**config, **{part: restore(config[part]) for part in parts}})
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds a reloaded tower; Keras would call it on floats, which are no ids."""
+        self(tf.zeros([1, 1], tf.int32))
+
     def call(self, history: tf.Tensor, training: Any = None) -> tf.Tensor:
         (history,) = align_right(_check_ids(history), self.max_length)
         states = self._states(history, None, training)

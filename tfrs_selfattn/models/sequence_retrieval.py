@@ -94,6 +94,11 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             ].item_embedding
         return cls(**config)
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds a reloaded model; Keras would call it on floats, which are no ids."""
+        self(tf.zeros([1, 1], tf.int32))
+        self.candidate_tower(tf.zeros([1], tf.int32))
+
     @property
     def shares_table(self) -> bool:
         """Whether both towers read one embedding table."""
