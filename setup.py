@@ -17,6 +17,8 @@ REQUIREMENTS = [
     # matching pair; the two ranges only have to be the same.
     "tensorflow>=2.18,<2.22",
     "tf-keras>=2.18,<2.22",
+    # 2.18 draws seeds in a way that Python 3.12 refuses.
+    "tf-keras>=2.19; python_version >= '3.12'",
     # On macOS, 0.7.7 asks for tensorflow-macos, which ended at 2.16: see README.
     "tensorflow-recommenders>=0.7.7; sys_platform != 'darwin'",
     "numpy>=1.26",
@@ -30,17 +32,36 @@ REQUIREMENTS = [
     "setuptools<82",
 ]
 
+# Each asks for a TensorFlow at least as new as itself; pip finds the pair.
+SERVING_API = "tensorflow-serving-api>=2.18,<2.22"
 EXTRAS = {
-    # Linters and type checker change their verdicts between minor versions.
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.17,<0.18", "mypy>=2.4,<2.5"],
+    "test": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        # These two change their verdicts between minor versions.
+        "mypy>=2.4,<2.5",
+        "ruff>=0.17,<0.18",
+        # The real protos, to read with them what the exports write by hand.
+        SERVING_API,
+    ],
     "notebooks": ["jupyterlab>=4", "matplotlib>=3.8"],
-    "serving": ["grpcio>=1.62", "tensorflow-serving-api>=2.18,<2.22"],
+    "serving": ["grpcio>=1.62", SERVING_API],
     "plot": ["matplotlib>=3.8"],
 }
 
 setup(
     name="tfrs-selfattn",
     version=VERSION,
+    description="Masked multi-head self-attention for TensorFlow Recommenders",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfrs_selfattn", "tfrs_selfattn.*"]),
     package_data={"tfrs_selfattn": ["py.typed"]},
