@@ -7,15 +7,16 @@ items.csv          item_id, count, title
 checkpoints/       last/ (to resume from), best/ (by validation NDCG@10)
 metrics.json       validation metrics of each epoch; test metrics once evaluated
 tensorboard/       logs
+.run.lock          held by the process that trains
 ```
+
+Training and loading a model need TensorFlow Recommenders, hence legacy Keras;
+configurations and folders can be read without TensorFlow.
 """
 
 from __future__ import annotations
 
-from tfrs_selfattn._keras import require_legacy_keras
 from tfrs_selfattn._lazy import lazy_exports
-
-require_legacy_keras("tfrs_selfattn.training")
 
 _EXPORTS = {
     "DataConfig": "config",
@@ -27,6 +28,7 @@ _EXPORTS = {
     "TrainingResult": "trainer",
     "build_model": "trainer",
     "check_output": "run_folder",
+    "check_split": "trainer",
     "fingerprint": "config",
     "load_model": "trainer",
     "train": "trainer",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._keras import keras
+from tfrs_selfattn._checks import InputError
+from tfrs_selfattn._keras import keras, require_legacy_keras
 from tfrs_selfattn.training.run_folder import RunFolder
 
+require_legacy_keras("tfrs_selfattn.training")
+
 MONITOR = "val_ndcg@10"
+_SPEED = "items/s"
 
 
 class TrainingDiverged(RuntimeError):
@@ -21,11 +28,11 @@ class TrainingDiverged(RuntimeError):
 class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Saves the state of a run after every epoch and stops it when it stops improving.
 
-    `checkpoints/last` holds weights, optimizer, dropout counters, the epoch and the
-    best value so far, so that a resumed run goes on exactly where it was.
-    `checkpoints/best` holds the weights of the epoch with the best validation NDCG@10.
-    A checkpoint counts only once it is complete (TensorFlow writes the state file
-    last), so a kill at any moment costs at most one epoch.
+    `checkpoints/last` holds weights, optimizer, dropout counters and what came out of
+    every epoch, so that a resumed run goes on exactly where it was. `checkpoints/best`
+    holds the weights of the epoch with the best validation NDCG@10. A checkpoint counts
+    only once it is complete (TensorFlow writes the state file last), so a kill at any
+    moment costs at most one epoch. metrics.json is a copy for people to read.
 
     Args:
         folder: the run's folder.
@@ -37,81 +44,74 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._folder = folder
         self._patience = patience
-        self._epochs_done = tf.Variable(0, dtype=tf.int64)
-        self._best = tf.Variable(-1.0, dtype=tf.float64)
-        self._best_epoch = tf.Variable(0, dtype=tf.int64)
-        model.optimizer.build(model.trainable_variables)  # its slots are restored too
-        state = tf.train.Checkpoint(
-            model=model,
-            optimizer=model.optimizer,
-            epochs_done=self._epochs_done,
-            best=self._best,
-            best_epoch=self._best_epoch,
-        )
-        self._last = _manager(state, folder, "last")
-        self._best_weights = _manager(tf.train.Checkpoint(model=model), folder, "best")
         self._epochs: list[dict[str, float]] = []
+        self._history = tf.Variable("[]", dtype=tf.string)  # the same, as JSON
+        model.optimizer.build(model.trainable_variables)  # its slots are restored too
+        # A compiled model holds its optimizer.
+        state = tf.train.Checkpoint(model=model, history=self._history)
+        self._last = _manager(state, folder, "last")
+        self._best_weights = _manager(_weights(model), folder, "best")
         self._started = 0.0
 
     @property
     def epochs_done(self) -> int:
         """Epochs that are complete."""
-        return int(self._epochs_done)
+        return len(self._epochs)
 
     @property
     def best_epoch(self) -> int:
         """The epoch, from 1, whose weights are kept; 0 before the first."""
-        return int(self._best_epoch)
+        scores = [epoch[MONITOR] for epoch in self._epochs]
+        return scores.index(max(scores)) + 1 if scores else 0
 
     @property
     def exhausted(self) -> bool:
         """Whether patience has run out."""
         return self.epochs_done - self.best_epoch >= self._patience
 
-    def restore(self) -> bool:
+    def restore(self) -> None:
         """Goes back to the last complete epoch, if there is one."""
-        if self._last.latest_checkpoint is None:
-            return False
-        # Expect partial: metrics of Keras that are made on first use.
-        self._last.checkpoint.restore(self._last.latest_checkpoint).expect_partial()
-        epochs = self._folder.metrics().get("epochs", [])
-        self._epochs = epochs[: self.epochs_done]
-        return True
+        for manager in (self._last, self._best_weights):
+            _remove_incomplete(manager)
+        if _restore(self._last):
+            self._epochs = json.loads(self._history.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
+        # Not looked at after every batch, which a GPU would have to wait for.
         if not math.isfinite(values["loss"]):
             raise TrainingDiverged(
                 f"The loss of epoch {epoch + 1} is {values['loss']}, not a finite "
                 "number. The best epoch so far is kept. Train again, into another "
                 "--output, with a lower --learning-rate."
             )
-        self._epochs_done.assign(epoch + 1)
-        if values[MONITOR] > float(self._best):
-            self._best.assign(values[MONITOR])
-            self._best_epoch.assign(epoch + 1)
-            self._best_weights.save(checkpoint_number=epoch + 1)
         seconds = round(time.perf_counter() - self._started, 3)
         self._epochs.append({"epoch": epoch + 1, **values, "seconds": seconds})
+        self._history.assign(json.dumps(self._epochs))
+        if self.best_epoch == epoch + 1:
+            self._best_weights.save(checkpoint_number=epoch + 1)
         self._last.save(checkpoint_number=epoch + 1)
         self.write_metrics(finished=False)
         if self.exhausted:
             self.model.stop_training = True
 
     def write_metrics(self, *, finished: bool) -> None:
-        """Writes metrics.json, keeping what others have put there."""
-        best = self._epochs[self.best_epoch - 1] if self.best_epoch else {}
+        """Writes metrics.json, keeping what others have noted about the best epoch."""
+        best = self._epochs[self.best_epoch - 1] if self._epochs else {}
         validation = {
             name.removeprefix("val_"): value
             for name, value in best.items()
             if name.startswith("val_")
         }
+        noted = self._folder.metrics()
+        if noted.get("best_epoch") != self.best_epoch:
+            noted = {}
         self._folder.write_metrics(
             {
-                **self._folder.metrics(),
+                **noted,
                 "finished": finished,
                 "best_epoch": self.best_epoch,
                 "validation": validation,
@@ -120,14 +120,38 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
+class TrainingSpeed(keras.callbacks.Callback):  # type: ignore[misc]
+    """Adds real items a second to the log of an epoch, its validation left out.
+
+    Args:
+        items: int. Real items of one epoch, padding not counted.
+    """
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self._items = items
+        self._started = self._seconds = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._seconds = time.perf_counter() - self._started
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs[_SPEED] = round(self._items / self._seconds)
+
+
 def restore_best(folder: RunFolder, model: Any) -> bool:
     """Loads the weights of the best epoch into a built model, if there are any."""
-    manager = _manager(tf.train.Checkpoint(model=model), folder, "best")
-    if manager.latest_checkpoint is None:
-        return False
-    status = manager.checkpoint.restore(manager.latest_checkpoint)
-    status.assert_existing_objects_matched().expect_partial()
-    return True
+    return _restore(_manager(_weights(model), folder, "best"))
+
+
+def _weights(model: Any) -> tf.train.Checkpoint:
+    """The weights alone, a third of the state of a model with its optimizer."""
+    return tf.train.Checkpoint(
+        query_tower=model.query_tower, candidate_tower=model.candidate_tower
+    )
 
 
 def _manager(
@@ -135,3 +159,29 @@ def _manager(
 ) -> tf.train.CheckpointManager:
     path = str(folder.checkpoints / name)
     return tf.train.CheckpointManager(checkpoint, path, max_to_keep=1)
+
+
+def _remove_incomplete(manager: tf.train.CheckpointManager) -> None:
+    """Removes what a kill left of checkpoints that never counted, or no longer do."""
+    complete = Path(manager.latest_checkpoint or "").name
+    for path in Path(manager.directory).glob("ckpt-*"):
+        if path.stem != complete:  # "ckpt-3" of "ckpt-3.index"
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _restore(manager: tf.train.CheckpointManager) -> bool:
+    """Restores the newest complete checkpoint; False when there is none."""
+    newest = manager.latest_checkpoint
+    if newest is None:
+        return False
+    try:
+        status = manager.checkpoint.restore(newest)
+        # Partial: what Keras makes on first use, its metrics say, is not there yet.
+        status.assert_existing_objects_matched().expect_partial()
+    except Exception as error:  # Damage shows as almost any error of TensorFlow's.
+        raise InputError(
+            f"The checkpoint {newest} must be one that this version of tfrs_selfattn "
+            f"wrote, whole. It cannot be used ({str(error).splitlines()[0]}). Restore "
+            "the folder, or train again into another one."
+        ) from error
+    return True

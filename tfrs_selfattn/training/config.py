@@ -19,6 +19,8 @@ from tfrs_selfattn._checks import (
 from tfrs_selfattn.data.sequences import Sequences
 
 FORMAT = 1  # raised when an older reader could not make sense of config.json
+_OPTIONS = {"path": "data"}  # fields whose option has another name
+_SEEDS = 1 << 32  # what NumPy takes
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class TrainingConfig:
         for name in ("epochs", "patience", "batch_size"):
             check_positive_int(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
+        if self.seed not in range(_SEEDS):
+            raise ValueError(
+                f"`seed` must be an integer from 0 to {_SEEDS - 1}. Received: "
+                f"seed={self.seed}. Choose another one."
+            )
 
 
 @dataclass(frozen=True)
@@ -143,13 +150,28 @@ class RunConfig:
             ) from None
 
     def differences(self, other: RunConfig) -> list[str]:
-        """The options in which two configurations differ, as "name: a -> b"."""
-        mine, theirs = _flat(self), _flat(other)
-        return [
-            f"{name}: {mine[name]!r} -> {theirs[name]!r}"
-            for name in mine
-            if mine[name] != theirs[name]
+        """The options in which two configurations differ, as "epochs=5 (now 9)".
+
+        Where the data lies and how it was read does not matter if it is the same.
+        """
+        parts: list[tuple[Any, Any]] = [
+            (self.model, other.model),
+            (self.training, other.training),
         ]
+        same_data = self.data.fingerprint == other.data.fingerprint
+        if not same_data:
+            parts.insert(0, (self.data, other.data))
+        found = [
+            f"{_OPTIONS.get(name, name)}={mine!r} (now {theirs!r})"
+            for one, another in parts
+            for name, mine in dataclasses.asdict(one).items()
+            if mine != (theirs := getattr(another, name)) and name != "fingerprint"
+        ]
+        if not same_data and self.data == dataclasses.replace(
+            other.data, fingerprint=self.data.fingerprint
+        ):
+            found.insert(0, f"other events in {self.data.path}")
+        return found
 
 
 def fingerprint(sequences: Sequences) -> str:
@@ -158,10 +180,3 @@ def fingerprint(sequences: Sequences) -> str:
     for part in (sequences.offsets, sequences.items, sequences.timestamps):
         digest.update(part.tobytes())
     return digest.hexdigest()
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
-        flat.update(value if isinstance(value, dict) else {name: value})
-    return flat

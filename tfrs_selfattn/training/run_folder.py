@@ -1,10 +1,10 @@
-"""The folder of a run: created whole or not at all, and read back."""
+"""The folder of a run: what is in it, how it comes to be, and how it is read back."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,14 @@ import polars as pl
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data.vocabulary import Vocabulary
 from tfrs_selfattn.training.config import RunConfig
+from tfrs_selfattn.training.lock import LOCK, exclusive
 
 _CONFIG = "config.json"
 _ITEMS = "items.csv"
 _METRICS = "metrics.json"
 _VOCABULARY = "vocabulary.txt"
+# What a folder may hold whose creation was cut short; the lock file comes first.
+_UNFINISHED = {LOCK, _VOCABULARY, f"{_VOCABULARY}.part", _ITEMS, f"{_CONFIG}.part"}
 
 
 @dataclass(frozen=True)
@@ -69,40 +72,41 @@ class RunFolder:
         vocabulary: Vocabulary,
         titles: Mapping[str, str],
     ) -> RunFolder:
-        """Creates the folder, or opens the one of the same, unfinished run.
+        """Creates the folder, or opens the one of the same run.
+
+        config.json is written last: a folder without it is no run, and one whose
+        creation was cut short is created anew.
 
         Raises:
             InputError: when the folder cannot be written, or holds something else.
         """
-        if (path / _CONFIG).exists():
-            existing = cls.open(path)
-            existing._check_same(config)
-            return existing
         check_output(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
-            vocabulary.save(beside / _VOCABULARY)
-            items = {
-                "item_id": list(vocabulary.ids),
-                "count": vocabulary.counts,
-                "title": [titles.get(item, "") for item in vocabulary.ids],
-            }
-            pl.DataFrame(items).write_csv(beside / _ITEMS)
-            (beside / _CONFIG).write_text(config.to_json() + "\n", encoding="utf-8")
-            beside.chmod(0o755)  # mkdtemp's folders are private
-            os.rename(beside, path)  # also onto an empty folder
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        made = _make(path)
+        with exclusive(path):
+            if (path / _CONFIG).exists():
+                existing = cls.open(path)
+                existing._check_same(config)
+                return existing
+            try:
+                vocabulary.save(path / _VOCABULARY)
+                items = {
+                    "item_id": list(vocabulary.ids),
+                    "count": vocabulary.counts,
+                    "title": [titles.get(item, "") for item in vocabulary.ids],
+                }
+                pl.DataFrame(items).write_csv(path / _ITEMS)
+                _write(path / _CONFIG, config.to_json())
+            except BaseException:
+                _take_back(path, made)
+                raise
         return cls(path, config)
 
     def _check_same(self, config: RunConfig) -> None:
         differences = self.config.differences(config)
         if differences:
             raise InputError(
-                f"The output folder {self.path} holds another run. It differs in "
-                f"{'; '.join(differences)}. Choose another --output, or repeat the "
+                f"The output folder {self.path} holds another run, made with "
+                f"{', '.join(differences)}. Choose another --output, or repeat the "
                 "options of that run to continue it."
             )
 
@@ -134,41 +138,73 @@ class RunFolder:
         path = self.path / _METRICS
         if not path.exists():
             return {}
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} must be the metrics.json of a run. It cannot be used "
+                f"({error}). Remove it and repeat the `train` command, which writes "
+                "it again."
+            ) from None
         return content
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Replaces metrics.json; a reader never sees half of it."""
-        path = self.path / _METRICS
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        _write(self.path / _METRICS, json.dumps(metrics, indent=2))
 
 
 def check_output(path: Path) -> None:
-    """Checks, before anything costly, that a new run folder can be created.
+    """Checks, before anything costly, that a folder can become a run or is one.
 
     Raises:
-        InputError: when `path` is a file or a folder that holds something, or cannot
-            be created where it should be.
+        InputError: when `path` is a file or a folder that holds something else, or
+            cannot be created where it should be.
     """
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(
-            f"The output folder must be new, empty, or of the same run. Received: "
-            f"{path}, which holds other files. Choose another --output."
-        )
-    if path.exists() and not path.is_dir():
-        raise InputError(
-            f"The output must be a folder. Received: {path}, which is a file. Choose "
-            "another --output."
-        )
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}-", dir=parent))
+        if path.exists() and not path.is_dir():
+            raise InputError(
+                f"The output must be a folder. Received: {path}, which is a file. "
+                "Choose another --output."
+            )
+        if path.is_dir() and not (path / _CONFIG).exists():
+            others = {child.name for child in path.iterdir()}
+            if LOCK in others:
+                others -= _UNFINISHED
+            if others:
+                raise InputError(
+                    "The output folder must be new, empty, or of the same run. "
+                    f"Received: {path}, which holds other files. Choose another "
+                    "--output."
+                )
+        existing = path.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))
     except OSError as error:
         raise InputError(
             f"The output folder must be writable. Received: {path} "
             f"({error.strerror}). Choose another --output, or change its permissions."
         ) from None
+
+
+def _make(path: Path) -> list[Path]:
+    """Makes a folder; returns those that were not there before, innermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _take_back(path: Path, made: list[Path]) -> None:
+    """Removes what a failed creation has written."""
+    with contextlib.suppress(OSError):
+        for name in _UNFINISHED:
+            (path / name).unlink(missing_ok=True)
+        for folder in made:
+            folder.rmdir()
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file beside its place and renames it there."""
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(text + "\n", encoding="utf-8")
+    os.replace(beside, path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn._keras import keras
-from tfrs_selfattn.data.packing import pack_rows
+from tfrs_selfattn.data.packing import pack_rows, training_windows
 from tfrs_selfattn.data.pipelines import (
     evaluation_dataset,
     steps_per_epoch,
@@ -19,8 +19,13 @@ from tfrs_selfattn.data.pipelines import (
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.models import presets
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
-from tfrs_selfattn.training.checkpoints import RunCheckpoint, restore_best
+from tfrs_selfattn.training.checkpoints import (
+    RunCheckpoint,
+    TrainingSpeed,
+    restore_best,
+)
 from tfrs_selfattn.training.config import RunConfig
+from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.run_folder import RunFolder
 
 _EVALUATION_BATCH = 256
@@ -55,8 +60,8 @@ def train(
 ) -> TrainingResult:
     """Trains until the epochs or the patience of the run's configuration run out.
 
-    The same folder, data and seed give the same model, whether or not the run was
-    interrupted.
+    The same folder, data and seed give the same model, on a CPU bit for bit, whether
+    or not the run was interrupted. Sets the seeds of Python, NumPy and TensorFlow.
 
     Args:
         folder: the run, new or unfinished.
@@ -69,16 +74,19 @@ def train(
         `TrainingResult` with the best epoch's weights.
 
     Raises:
-        InputError: when there is nothing to learn from or nothing to validate on.
+        InputError: when there is nothing to learn from or nothing to validate on, or
+            another process is training this run.
         TrainingDiverged: when the loss is no longer finite.
     """
+    check_split(split)
+    with exclusive(folder.path):
+        return _train(folder, split, callbacks, verbose)
+
+
+def _train(
+    folder: RunFolder, split: Split, callbacks: Sequence[Any], verbose: int
+) -> TrainingResult:
     config = folder.config.training
-    if not len(split.validation):
-        raise InputError(
-            "At least one user with 3 or more events is needed, to validate on. "
-            "Received: none. Use a log with longer histories, or lower "
-            "--min-item-events."
-        )
     keras.utils.set_random_seed(config.seed)
     model = build_model(folder.config)
     model.compile(keras.optimizers.Adam(config.learning_rate, beta_2=_BETA_2))
@@ -89,7 +97,6 @@ def train(
         rows = pack_rows(
             split, row_length=folder.config.model.max_length, seed=config.seed
         )
-        logs = str(folder.tensorboard)
         model.fit(
             training_dataset(
                 rows,
@@ -101,11 +108,12 @@ def train(
             initial_epoch=resumed_from,
             epochs=config.epochs,
             validation_data=evaluation_dataset(
-                split.validation, batch_size=_EVALUATION_BATCH
+                split.validation.by_length(), batch_size=_EVALUATION_BATCH
             ),
             callbacks=[
+                TrainingSpeed(rows.num_targets),
                 checkpoint,
-                keras.callbacks.TensorBoard(logs, write_graph=False),
+                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
                 *callbacks,
             ],
             verbose=verbose,
@@ -119,6 +127,26 @@ def train(
         resumed_from=resumed_from,
         validation=folder.metrics()["validation"],
     )
+
+
+def check_split(split: Split) -> None:
+    """Checks, before a run folder is made, that there is something to train on.
+
+    Raises:
+        InputError: when no user is left to validate on, or to learn from.
+    """
+    if not len(split.validation):
+        raise InputError(
+            "At least one user with 3 or more events is needed, to validate on. "
+            f"Received: none among {split.sequences.num_users} users. Use a log with "
+            "longer histories, or lower --min-item-events."
+        )
+    if not len(training_windows(split, row_length=1)):
+        raise InputError(
+            "At least one user with 4 or more events is needed, to learn from: the "
+            f"last two are held out. Received: none among {split.sequences.num_users} "
+            "users. Use a log with longer histories, or lower --min-item-events."
+        )
 
 
 def build_model(config: RunConfig) -> SequenceRetrieval:
