@@ -23,7 +23,7 @@ REQUIREMENTS = [
     "tensorflow-recommenders>=0.7.7; sys_platform != 'darwin'",
     "numpy>=1.26",
     "polars>=1.30",
-    "typer>=0.15",
+    "typer>=0.16",
     "rich>=13.8",
     "platformdirs>=4",
     # TensorFlow 2.21 no longer brings it, and before 2.21 the `tensorboard` command

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfrs_selfattn import InputError
 from tfrs_selfattn.cli._report import Report
+from tfrs_selfattn.cli._tensorflow import start_tensorflow
 from tfrs_selfattn.data import (
     EventSummary,
     Sequences,
@@ -19,11 +20,18 @@ from tfrs_selfattn.data import (
     read_titles,
     summarize,
 )
+from tfrs_selfattn.training import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    RunFolder,
+    TrainingConfig,
+)
 
 if TYPE_CHECKING:
     from tfrs_selfattn.evaluation import RankingResult
     from tfrs_selfattn.models import SequenceRetrieval
-    from tfrs_selfattn.training import DataConfig, RunFolder, TrainingResult
+    from tfrs_selfattn.training import TrainingResult
 
 METRICS = ("hr@10", "ndcg@10")
 _LABELS = {
@@ -42,20 +50,26 @@ class Prepared:
     summary: EventSummary
     titles: dict[str, str]
 
+    @property
+    def untitled(self) -> int:
+        """Items of the log that have no title."""
+        return sum(item not in self.titles for item in self.sequences.vocabulary.ids)
+
 
 def prepare(
     report: Report,
     data: DataConfig,
     *,
     items: Path | None = None,
-    item_column: str = "item_id",
     title_column: str = "title",
 ) -> Prepared:
     """Reads the events, orders them by user, holds out the last two of each."""
     path = Path(data.path)
     titles: dict[str, str] = {}
     if items is not None:
-        titles = read_titles(items, item_column=item_column, title_column=title_column)
+        titles = read_titles(
+            items, item_column=data.item_column, title_column=title_column
+        )
     elif path.is_dir():
         titles = find_titles(path)
     events = read_events(
@@ -64,7 +78,8 @@ def prepare(
         item_column=data.item_column,
         time_column=data.time_column,
     )
-    sequences = build_sequences(events, min_item_events=data.min_item_events)
+    with report.waiting("Reading events"):
+        sequences = build_sequences(events, min_item_events=data.min_item_events)
     summary = summarize(sequences)
     report.say(
         f"{summary.events:,} events of {summary.users:,} users with "
@@ -80,26 +95,58 @@ def prepare(
             f"  {summary.one_event_users:,} users have one event only; they count "
             "for the vocabulary and are not trained on"
         )
-    if titles:
-        untitled = sum(item not in titles for item in sequences.vocabulary.ids)
+    prepared = Prepared(sequences, leave_one_out(sequences), summary, titles)
+    if titles or items is not None:
+        untitled = prepared.untitled
         if untitled:
             report.say(f"  {untitled:,} items have no title")
-    return Prepared(sequences, leave_one_out(sequences), summary, titles)
+    return prepared
+
+
+def create_run(
+    report: Report,
+    output: Path,
+    prepared: Prepared,
+    data: DataConfig,
+    model: ModelConfig,
+    training: TrainingConfig,
+) -> RunFolder:
+    """Creates the run folder, or opens the one that is there, and starts TensorFlow."""
+    with report.waiting("Starting TensorFlow"):
+        start_tensorflow()
+        from tfrs_selfattn.training import check_split
+
+    check_split(prepared.split)
+    config = RunConfig.for_sequences(prepared.sequences, data, model, training)
+    vocabulary = prepared.sequences.vocabulary
+    return RunFolder.create(output, config, vocabulary, prepared.titles)
 
 
 def fit(report: Report, folder: RunFolder, split: Split) -> TrainingResult:
     """Trains the run with Keras' progress bar, or goes on with it."""
     from tfrs_selfattn import training
 
-    done = len(folder.metrics().get("epochs", []))
-    if done:
+    known = folder.metrics()
+    done = len(known.get("epochs", []))
+    if done and not known.get("finished"):
         report.say(f"Continuing {folder.path} after {done} epochs")
     result = training.train(folder, split, verbose=report.keras_verbosity)
+    if result.epochs == result.resumed_from:
+        report.say(f"{folder.path} is trained already: nothing left to do")
     report.say(
         f"Best epoch: {result.best_epoch} of {result.epochs}, validation "
         + ", ".join(f"{name} {result.validation[name]:.4f}" for name in METRICS)
     )
     return result
+
+
+def load_best(report: Report, folder: RunFolder) -> SequenceRetrieval:
+    """Starts TensorFlow and loads the model of a run's best epoch."""
+    with report.waiting("Loading the model"):
+        start_tensorflow()
+        from tfrs_selfattn.training import load_model
+
+        return load_model(folder)
 
 
 def evaluate_all(

@@ -10,13 +10,6 @@ from typing import Annotated
 import typer
 
 from tfrs_selfattn import InputError
-from tfrs_selfattn.cli._report import Report
-from tfrs_selfattn.cli._steps import (
-    evaluate_all,
-    metrics_json,
-    prepare,
-    print_metrics,
-)
 
 
 def evaluate(
@@ -36,13 +29,24 @@ def evaluate(
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Rank the whole catalogue for every user's last item.
+    """Rank the whole catalogue for the last item of every user.
 
+    Prints HR@10 and NDCG@10 of the run's best epoch, of the most popular items and of
+    item-to-item transitions, and notes them in the run's metrics.json.
+
+    \b
     Example:
-
         tfrs-selfattn evaluate run
     """
     from tfrs_selfattn import training
+    from tfrs_selfattn.cli._report import Report
+    from tfrs_selfattn.cli._steps import (
+        evaluate_all,
+        load_best,
+        metrics_json,
+        prepare,
+        print_metrics,
+    )
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -50,7 +54,14 @@ def evaluate(
     source = folder.config.data
     if data is not None:
         source = dataclasses.replace(source, path=str(data.absolute()))
+    elif not Path(source.path).exists():
+        raise InputError(
+            f"The events that {run} was trained on are needed. Received: "
+            f"{source.path}, which does not exist any more. Say where they are with "
+            "--data."
+        )
     with report.working():
+        model = load_best(report, folder)
         prepared = prepare(report, source)
         if training.fingerprint(prepared.sequences) != source.fingerprint:
             raise InputError(
@@ -58,7 +69,6 @@ def evaluate(
                 "Received: other events. Pass the original ones with --data, or train "
                 "again."
             )
-        model = training.load_model(folder)
         results = evaluate_all(report, model, prepared.split, filter_seen=filter_seen)
         print_metrics(report, results, prepared.split, filter_seen)
     content = {
@@ -66,6 +76,9 @@ def evaluate(
         "users": len(prepared.split.test),
         "filter_seen": filter_seen,
     }
-    folder.write_metrics({**folder.metrics(), "test": content})
+    try:
+        folder.write_metrics({**folder.metrics(), "test": content})
+    except OSError as error:  # A run may be read-only; its metrics are printed anyway.
+        report.say(f"Not noted in {folder.path}: {error.strerror}")
     seconds = round(time.perf_counter() - started, 1)
     report.result({"run": str(run), **content, "seconds": seconds})

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_selfattn.cli._report import Report
-
 if TYPE_CHECKING:
+    from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Export
     from tfrs_selfattn.models import SequenceRetrieval
     from tfrs_selfattn.training import RunFolder
@@ -28,22 +27,31 @@ def export(
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Write the run's best model as one SavedModel with its index inside.
+    """Write the best model of a run as one SavedModel.
 
+    The index is inside. A new version appears whole or not at all, so a server that
+    watches the base folder never loads half of one.
+
+    \b
     Example:
-
         tfrs-selfattn export run --to models/films --k 100
     """
     from tfrs_selfattn import training
+    from tfrs_selfattn.cli._report import Report, shell
+    from tfrs_selfattn.cli._steps import load_best
 
     report = Report(as_json)
     folder = training.RunFolder.open(run)
     with report.working():
-        model = training.load_model(folder)
+        model = load_best(report, folder)
         done = export_run(report, folder, model, to, k=k, keep_seen=keep_seen)
     report.say()
-    report.say(f'Ask it:    tfrs-selfattn recommend {to} --history "ID,ID"')
-    report.say(f"Serve it:  {serve_command(to)}")
+    report.commands(
+        {
+            "Ask it": shell("tfrs-selfattn", "recommend", to, "--history", "ID,ID"),
+            "Serve it": serve_command(to),
+        }
+    )
     report.result(
         {
             "run": str(run),
@@ -69,16 +77,17 @@ def export_run(
     from tfrs_selfattn.export import export_recommender
 
     metrics = folder.metrics()
-    done = export_recommender(
-        model,
-        base,
-        vocabulary=folder.vocabulary(),
-        k=k,
-        keep_seen=keep_seen,
-        titles=folder.titles(),
-        metrics={name: metrics.get(name) for name in ("validation", "test")},
-        source={"run": folder.path.name, "data": folder.config.data.fingerprint},
-    )
+    with report.waiting("Exporting, and asking the export in a process of its own"):
+        done = export_recommender(
+            model,
+            base,
+            vocabulary=folder.vocabulary(),
+            k=k,
+            keep_seen=keep_seen,
+            titles=folder.titles(),
+            metrics={name: metrics.get(name) for name in ("validation", "test")},
+            source={"run": folder.path.name, "data": folder.config.data.fingerprint},
+        )
     report.say(
         f"Exported version {done.version} to {done.path}: answers in a process with "
         "TensorFlow alone equal the trained model's"
@@ -88,7 +97,11 @@ def export_run(
 
 def serve_command(base: Path) -> str:
     """A command that serves an export with the stock image of TensorFlow Serving."""
-    return (
-        "docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME=recommender "
-        f'-v "{base.absolute()}:/models/recommender" tensorflow/serving'
+    from tfrs_selfattn.cli._report import shell
+
+    ports = ("-p", "8500:8500", "-p", "8501:8501")
+    mount = f"{base.absolute()}:/models/recommender"
+    name = "MODEL_NAME=recommender"
+    return shell(
+        "docker", "run", "--rm", *ports, "-e", name, "-v", mount, "tensorflow/serving"
     )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_selfattn.cli._report import Report
-
 if TYPE_CHECKING:
+    from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Recommendation, Recommender
 
 
@@ -21,7 +20,7 @@ def recommend(
         str,
         typer.Option(
             help="Item ids, oldest first, separated by commas; quote an id that holds "
-            "one."
+            "one: '\"a,b\",c'."
         ),
     ],
     exclude: Annotated[
@@ -32,23 +31,39 @@ def recommend(
         Path | None,
         typer.Option(help="File with titles, in place of those in the export."),
     ] = None,
+    item_column: Annotated[
+        str, typer.Option(help="Column of items in --items.")
+    ] = "item_id",
+    title_column: Annotated[
+        str, typer.Option(help="Column of titles in --items.")
+    ] = "title",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Recommend the next items for a history.
+    """Recommend the next items for a history, from an export alone.
 
+    Ids that the model does not know are passed over; when it knows none of them, the
+    answer is the most popular items.
+
+    \b
     Example:
-
         tfrs-selfattn recommend models/films --history "50,172,181"
     """
+    from tfrs_selfattn.cli._report import Report
+    from tfrs_selfattn.cli._tensorflow import start_tensorflow
     from tfrs_selfattn.data import read_titles
-    from tfrs_selfattn.export import load_recommender
 
     report = Report(as_json)
-    titles = None if items is None else read_titles(items)
+    titles = None
+    if items is not None:
+        titles = read_titles(items, item_column=item_column, title_column=title_column)
     with report.working():
-        recommender = load_recommender(base, titles=titles)
+        with report.waiting("Loading the export"):
+            start_tensorflow()
+            from tfrs_selfattn.export import load_recommender
+
+            recommender = load_recommender(base, titles=titles)
         past = split_ids(history)
         answers = recommender.recommend([past], exclude=[split_ids(exclude)])[0][:limit]
         print_answer(report, recommender, past, answers)
@@ -85,11 +100,12 @@ def print_answer(
         report.say(f"Unknown to the model and ignored: {', '.join(unknown)}")
     if len(unknown) == len(history):
         report.say("No item of the history is known: these are the most popular items")
-    report.table(
-        ("last items", "title"),
-        [(item, recommender.title(item)) for item in history[-last:]],
-    )
+    if history:
+        report.table(
+            ("last items", "title"),
+            [(item, recommender.title(item) or "") for item in history[-last:]],
+        )
     report.table(
         ("recommended", "title", "score"),
-        [(item.id, item.title, f"{item.score:.3f}") for item in answers],
+        [(item.id, item.title or "", f"{item.score:.3f}") for item in answers],
     )

@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from tfrs_selfattn import InputError
-from tfrs_selfattn.cli._report import Report
-from tfrs_selfattn.cli._steps import fit, prepare
 
 
 def train(
@@ -25,7 +23,9 @@ def train(
         Path, typer.Option(help="Folder of this run: new, or the one to continue.")
     ],
     user_column: Annotated[str, typer.Option(help="Column of users.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="Column of items.")] = "item_id",
+    item_column: Annotated[
+        str, typer.Option(help="Column of items, in --items too.")
+    ] = "item_id",
     time_column: Annotated[
         str, typer.Option(help="Column of times: Unix seconds or ISO dates.")
     ] = "timestamp",
@@ -47,7 +47,7 @@ def train(
     max_length: Annotated[
         int, typer.Option(min=1, help="Newest items of a history that are used.")
     ] = 200,
-    dropout: Annotated[float, typer.Option(help="Between 0 and 1.")] = 0.2,
+    dropout: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.2,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without improvement before stopping.")
@@ -56,21 +56,26 @@ def train(
         int, typer.Option(min=1, help="Packed rows of --max-length items a batch.")
     ] = 32,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="The same seed, the same model.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The same seed, the same model.")
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
     """Train a two-tower model on an event log.
 
-    A killed run continues when the command is repeated.
+    Stops when the validation NDCG@10 no longer improves and keeps the best epoch. A
+    killed run continues when the same command is repeated.
 
+    \b
     Example:
-
-        tfrs-selfattn train --data events.csv --user-column visitor
-        --item-column article --time-column time --output run
+        tfrs-selfattn train --data events.csv --user-column visitor \\
+            --item-column article --time-column time --output run
     """
     from tfrs_selfattn import training
+    from tfrs_selfattn.cli._report import Report, shell
+    from tfrs_selfattn.cli._steps import create_run, fit, prepare
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -92,8 +97,7 @@ def train(
         )
     except ValueError as error:
         raise InputError(str(error)) from None
-    if not (output / "config.json").exists():
-        training.check_output(output)
+    training.check_output(output)
     source = training.DataConfig(
         path=str(data.absolute()),
         user_column=user_column,
@@ -102,24 +106,21 @@ def train(
         min_item_events=min_item_events,
     )
     with report.working():
-        prepared = prepare(
-            report,
-            source,
-            items=items,
-            item_column=item_column,
-            title_column=title_column,
-        )
-        config = training.RunConfig.for_sequences(
-            prepared.sequences, source, model_config, training_config
-        )
-        folder = training.RunFolder.create(
-            output, config, prepared.sequences.vocabulary, prepared.titles
+        prepared = prepare(report, source, items=items, title_column=title_column)
+        folder = create_run(
+            report, output, prepared, source, model_config, training_config
         )
         result = fit(report, folder, prepared.split)
     report.say()
-    report.say(f"Evaluate it:  tfrs-selfattn evaluate {output}")
-    report.say(f"Export it:    tfrs-selfattn export {output} --to {output}-export")
-    report.say(f"Watch it:     tensorboard --logdir {folder.tensorboard}")
+    report.commands(
+        {
+            "Evaluate it": shell("tfrs-selfattn", "evaluate", output),
+            "Export it": shell(
+                "tfrs-selfattn", "export", output, "--to", f"{output}-export"
+            ),
+            "Watch it": shell("tensorboard", "--logdir", folder.tensorboard),
+        }
+    )
     summary = prepared.summary
     report.result(
         {
@@ -129,6 +130,7 @@ def train(
             "events": summary.events,
             "duplicate_events": summary.duplicate_events,
             "one_event_users": summary.one_event_users,
+            "items_without_title": prepared.untitled,
             "epochs": result.epochs,
             "resumed_from": result.resumed_from,
             "best_epoch": result.best_epoch,
