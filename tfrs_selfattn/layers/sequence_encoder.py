@@ -1,4 +1,4 @@
-"""The encoder of a history: positions, dropout, blocks and a final norm."""
+"""The encoder of a history: positions, dropout, blocks, a final norm and a head."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tfrs_selfattn.layers._base import (
     check_mask,
     check_segment_ids,
     real_items,
+    restore_layer,
     zero_padding,
 )
 
@@ -27,28 +28,32 @@ class SequenceEncoder(SequenceLayer):
 
     $x \mapsto N(B_n(\ldots B_1(d(s\,x + P))))$ with blocks $B_i$, positions $P$,
     dropout $d$, a final layer norm $N$, and $s = \sqrt{D}$ with `scale_inputs`,
-    else 1.
+    else 1; then the head, if there is one.
 
     Args:
         blocks: list of layers with the call arguments of `TransformerBlock`, applied in
             order. At least one.
-        position: layer added before the blocks, usually `PositionEmbedding`. None adds
-            nothing. Defaults to `None`.
+        position: layer added before the blocks, `PositionEmbedding` or
+            `SinusoidalPositions`. None adds nothing. Defaults to `None`.
         dropout: float in [0, 1). On the sum of items and positions. Defaults to `0.0`.
         scale_inputs: bool. Multiply the inputs by $\sqrt{D}$. Defaults to `False`.
         final_norm: bool. Normalize the output. Defaults to `True`.
+        head: layer applied last, position by position. Defaults to `None`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float `[B, T, D]`.
+        inputs: float `[B, T, D]`, or a RaggedTensor of users' histories (legacy Keras).
         mask: bool `[B, T]`, True = real item. Usually set by an upstream
             `Embedding(mask_zero=True)`.
         segment_ids: int `[B, T]`: several users share a row, nothing crosses from one
             to the other, positions restart; 0 is padding.
         training: bool.
+        timestamps: int64 `[B, T]`, Unix seconds, for blocks with a time bias.
+        request_times: int64 `[B, T]`, when the item after each position was, or is,
+            asked for, for blocks with a time bias.
 
     Returns:
-        float `[B, T, D]`, in the layer's compute dtype.
+        float `[B, T, D]`, in the layer's compute dtype; ragged where the input was.
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
@@ -61,16 +66,18 @@ class SequenceEncoder(SequenceLayer):
 
     Example:
 
-    >>> encoder = SequenceEncoder(
-    ...     [TransformerBlock(num_heads=2, key_dim=8, feed_forward_dim=64)],
-    ...     position=PositionEmbedding(max_length=50),
+    >>> block = TransformerBlock(
+    ...     MultiHeadSelfAttention(num_heads=2, key_dim=8), FeedForward(hidden_dim=64)
     ... )
+    >>> encoder = SequenceEncoder([block], position=PositionEmbedding(max_length=50))
     >>> encoder(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.
     """
+
+    _supports_ragged_inputs = True  # legacy Keras asks for it
 
     def __init__(
         self,
@@ -80,20 +87,22 @@ class SequenceEncoder(SequenceLayer):
         dropout: float = 0.0,
         scale_inputs: bool = False,
         final_norm: bool = True,
+        head: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.blocks = [_restore(block) for block in blocks]
+        self.blocks = [restore_layer(block) for block in blocks]
         if not self.blocks:
             raise ValueError(
                 "`blocks` must be a list of at least one layer. Received: blocks=[]. "
-                "Use for example [TransformerBlock(num_heads=2, key_dim=32, "
-                "feed_forward_dim=256)]."
+                "Use for example [TransformerBlock(MultiHeadSelfAttention(2, 32), "
+                "FeedForward(256))]."
             )
-        self.position = _restore(position)
+        self.position = restore_layer(position)
         self.dropout_rate = check_fraction("dropout", dropout)
         self.scale_inputs = bool(scale_inputs)
         self.final_norm = bool(final_norm)
+        self.head = restore_layer(head)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -104,21 +113,19 @@ class SequenceEncoder(SequenceLayer):
             "dropout": self.dropout_rate,
             "scale_inputs": self.scale_inputs,
             "final_norm": self.final_norm,
+            "head": None if self.head is None else serialize(self.head),
         }
 
     def build(self, input_shape: Any) -> None:
         self.check_inputs_shape(input_shape)
         self._norm = None
-        layers = (
-            [*self.blocks] if self.position is None else [self.position, *self.blocks]
-        )
         if self.final_norm:
             self._norm = keras.layers.LayerNormalization(
                 epsilon=_EPSILON, name="final_norm", dtype=self.sublayer_dtype()
             )
-            layers.append(self._norm)
-        for layer in layers:
-            self.build_sublayer(layer, input_shape)
+        for layer in (self.position, *self.blocks, self._norm, self.head):
+            if layer is not None:
+                self.build_sublayer(layer, input_shape)
         if self.dropout_rate > 0.0:
             self.build_seed_state()
         self.built = True
@@ -129,26 +136,41 @@ class SequenceEncoder(SequenceLayer):
         mask: tf.Tensor | None = None,
         segment_ids: tf.Tensor | None = None,
         training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        if isinstance(inputs, tf.RaggedTensor):
+            lengths = inputs.row_lengths()
+            dense = inputs.to_tensor()
+            mask = tf.sequence_mask(lengths, tf.shape(dense)[1])
+            states = self.call(dense, mask, training=training)
+            return tf.RaggedTensor.from_tensor(states, lengths=lengths)
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         real = real_items(mask, segment_ids)
         states = inputs if real is None else zero_padding(inputs, real)
-        if self.scale_inputs:
-            states *= tf.cast(float(inputs.shape[-1]) ** 0.5, states.dtype)
-        if self.position is not None:
-            states = self.position(states, mask=mask, segment_ids=segment_ids)
+        states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
+        times = {}
+        if timestamps is not None:
+            times = {"timestamps": timestamps, "request_times": request_times}
         for block in self.blocks:
             states = block(
-                states, mask=mask, segment_ids=segment_ids, training=training
+                states, mask=mask, segment_ids=segment_ids, training=training, **times
             )
-        return states if self._norm is None else self._norm(states)
+        return self.leave(states)
 
+    def enter(self, states: tf.Tensor, **position_arguments: Any) -> tf.Tensor:
+        """What happens to item vectors before the first block."""
+        if self.scale_inputs:
+            states *= tf.cast(float(states.shape[-1]) ** 0.5, states.dtype)
+        if self.position is not None:
+            states = self.position(states, **position_arguments)
+        return states
 
-def _restore(layer: Any) -> Any:
-    """A layer as it is, or rebuilt from its serialized form (`from_config`)."""
-    if isinstance(layer, dict):
-        return keras.saving.deserialize_keras_object(layer)
-    return layer
+    def leave(self, states: tf.Tensor) -> tf.Tensor:
+        """What happens to states after the last block."""
+        if self._norm is not None:
+            states = self._norm(states)
+        return states if self.head is None else self.head(states)
