@@ -73,6 +73,9 @@ def dot_product_attention(
         mask = AttentionMask(allowed=mask)
     # Scaling the query costs T * K products where scaling the logits costs T * S.
     query = query * tf.cast(tf.math.rsqrt(float(query.shape[-1])), query.dtype)
+    if dropout_rate > 0.0:
+        # So does dropout's factor 1 / (1 - rate) on the values, not on the weights.
+        value = value * tf.cast(1.0 / (1.0 - effective_rate(dropout_rate)), value.dtype)
     attend = _Attention(mask, bias, dropout_rate, dropout_seed)
     if return_weights or offset is not None:
         # One chunk and TensorFlow's own gradient: the weights may be in a loss too.
@@ -93,7 +96,7 @@ class _Chunk(NamedTuple):
 
     output: tf.Tensor  # [B, H, t, K]
     weights: tf.Tensor  # [B, H, t, s]
-    dropped: tf.Tensor  # [B, H, t, s], the weights after dropout
+    dropped: tf.Tensor  # [B, H, t, s], the weights that dropout kept
     attends: tf.Tensor | None  # bool [B, 1, t, 1]
 
 
@@ -165,10 +168,7 @@ class _Attention:
             keep = keep_mask(
                 tf.shape(weights), self._rate, chunk_seed(self._seed, index)
             )
-            scale = 1.0 / (1.0 - effective_rate(self._rate))
-            dropped = weights * (
-                tf.cast(keep, value.dtype) * tf.cast(scale, value.dtype)
-            )
+            dropped = weights * tf.cast(keep, value.dtype)
         output = tf.matmul(dropped, value[:, :, :keys])  # [B, H, t, K]
         attends = None
         if mask is not None and self._mask.may_hide_all:
