@@ -293,7 +293,7 @@ def memory_worker(options: argparse.Namespace) -> Any:
     }
 
 
-BATCH_OF_LONG = 4
+BATCH_OF_LONG = 8
 
 
 def measure_memory(options: argparse.Namespace) -> list[dict[str, Any]]:

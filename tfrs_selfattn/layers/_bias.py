@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras
-from tfrs_selfattn.layers._base import SequenceLayer
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_timestamps,
+    restore_layer,
+    static_or_dynamic,
+)
 from tfrs_selfattn.ops.biases import AttentionBias
 
 
@@ -56,13 +62,34 @@ class BiasLayer(SequenceLayer):
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        bias = self.blocks(timestamps, request_times)
-        length = tf.shape(inputs)[1]
-        return bias.block(bias.parameters, 0, length, 0, length)
+        bias = self.blocks(*check_timestamps(self, timestamps, request_times, inputs))
+        positions = tf.range(static_or_dynamic(inputs, 1))
+        return bias.block(bias.parameters, positions, positions)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """A bias has no padding."""
         return None
+
+
+def restore_biases(layer: Any, biases: Sequence[Any], num_heads: int) -> list[Any]:
+    """The biases of an attention layer, checked, and made known to checkpoints."""
+    restored = [restore_layer(bias) for bias in biases]
+    for index, bias in enumerate(restored):
+        if not isinstance(bias, BiasLayer):
+            raise ValueError(
+                "`biases` must be a list of `RelativePositionBias`, `AlibiBias` or "
+                f"`RelativeTimeBias`. Received: {type(bias).__name__}. Use for example "
+                f"[AlibiBias({num_heads})]."
+            )
+        if bias.num_heads != num_heads:
+            raise ValueError(
+                "Every bias must have the heads of the attention. Received: "
+                f"{type(bias).__name__}(num_heads={bias.num_heads}), num_heads="
+                f"{num_heads}. Build the bias with num_heads={num_heads}."
+            )
+        # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
+        setattr(layer, f"_bias_{index}", bias)
+    return restored
 
 
 def check_times(layer: Any, timestamps: Any, request_times: Any) -> None:

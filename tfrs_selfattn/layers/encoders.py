@@ -50,6 +50,7 @@ def sasrec(
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.
     """
     key_dim = head_width(width, num_heads)
+    check_positive_int("num_blocks", num_blocks)
     blocks = [
         TransformerBlock(
             MultiHeadSelfAttention(
@@ -120,6 +121,7 @@ def bert4rec(
           count from the newest item here, so that padding changes nothing.
     """
     key_dim = head_width(width, num_heads)
+    check_positive_int("num_blocks", num_blocks)
     blocks = [
         TransformerBlock(
             MultiHeadSelfAttention(
@@ -181,6 +183,7 @@ def esasrec(
         - [Borisyuk et al., 2025](https://arxiv.org/abs/2502.03417) (LiGR).
     """
     key_dim = head_width(width, num_heads)
+    check_positive_int("num_blocks", num_blocks)
     blocks = [
         TransformerBlock(
             MultiHeadSelfAttention(
@@ -237,6 +240,7 @@ def hstu(
           bias has T5's buckets where the authors' code has one for each distance.
     """
     key_dim = head_width(width, num_heads)
+    check_positive_int("num_blocks", num_blocks)
 
     def biases() -> Sequence[Any]:
         by_distance = RelativePositionBias(num_heads)

@@ -15,11 +15,12 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    check_timestamps,
     real_items,
-    restore_layer,
     static_or_dynamic,
     zero_padding,
 )
+from tfrs_selfattn.layers._bias import restore_biases
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.pointwise import pointwise_attention
 
@@ -93,7 +94,7 @@ class HSTUBlock(SequenceLayer):
         self.key_dim = check_positive_int("key_dim", key_dim)
         self.causal = bool(causal)
         self.dropout_rate = check_fraction("dropout", dropout)
-        self.biases = [restore_layer(bias) for bias in biases]
+        self.biases = restore_biases(self, biases, self.num_heads)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -142,6 +143,7 @@ class HSTUBlock(SequenceLayer):
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         attention_mask = check_attention_mask(self, attention_mask, inputs)
+        times = check_timestamps(self, timestamps, request_times, inputs)
         real = real_items(mask, segment_ids)
         if real is not None:
             inputs = zero_padding(inputs, real)
@@ -157,7 +159,7 @@ class HSTUBlock(SequenceLayer):
                 allowed=attention_mask,
                 causal=self.causal,
             ),
-            bias=[bias.blocks(timestamps, request_times) for bias in self.biases],
+            bias=[bias.blocks(*times) for bias in self.biases],
         )
         length = static_or_dynamic(inputs, 1)
         mixed = tf.reshape(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfrs_selfattn.layers._base import check_float, check_mask
 from tfrs_selfattn.layers.sequence_encoder import SequenceEncoder
 from tfrs_selfattn.layers.transformer_block import TransformerBlock
 
@@ -57,6 +58,8 @@ def append(
     """Encodes new events behind those of a state.
 
     The vectors equal those of encoding the whole history at once, to float tolerance.
+    Past the `max_length` of a `PositionEmbedding`, where the encoder itself refuses,
+    new events share the last position.
 
     Args:
         encoder: a built `SequenceEncoder` of `TransformerBlock`s with causal attention
@@ -70,7 +73,8 @@ def append(
         float `[B, T, D]`, the encoded new events, and the state with them added.
 
     Raises:
-        ValueError: when the encoder has another structure.
+        ValueError: when the encoder has another structure or was not built, or inputs
+            do not fit it, the mask or the state.
 
     Example:
 
@@ -84,8 +88,25 @@ def append(
     True
     """
     _check(encoder)
+    inputs = tf.convert_to_tensor(inputs)
+    check_float(encoder, inputs)
+    width = encoder.check_inputs_shape(inputs.shape)
+    if width != encoder.width:
+        raise ValueError(
+            f"`inputs` must be as wide as those the encoder was built with, "
+            f"{encoder.width}. Received: shape={tuple(inputs.shape)}. Embed the new "
+            "events with the table of the history."
+        )
+    mask = check_mask(encoder, mask, inputs)
     if mask is None:
         mask = tf.ones(tf.shape(inputs)[:2], tf.bool)
+    if not state.mask.shape[:1].is_compatible_with(inputs.shape[:1]):
+        raise ValueError(
+            "`state` must be of the same users as `inputs`. Received: a state of "
+            f"{state.mask.shape[0]}, inputs of {inputs.shape[0]}. Start from "
+            "`initial_state(encoder, batch_size)`, or gather the rows of the state."
+        )
+    inputs = tf.cast(inputs, encoder.compute_dtype)
     known = tf.concat([state.mask, mask], axis=1)  # [B, L + T]
     states = tf.where(mask[..., tf.newaxis], inputs, tf.zeros([], inputs.dtype))
     before = tf.reduce_sum(tf.cast(state.mask, tf.int32), axis=1)  # [B]
@@ -110,8 +131,17 @@ def _check(encoder: SequenceEncoder) -> None:
             faults.append("attention is not causal")
         elif any(bias.needs_times for bias in block.attention.biases):
             faults.append("a time bias depends on the time of each request")
+    shapes = {
+        (block.attention.num_heads, block.attention.key_dim)
+        for block in encoder.blocks
+        if isinstance(block, TransformerBlock)
+    }
+    if len(shapes) > 1:
+        faults.append("blocks have heads of different number or width")
+    if not encoder.built:
+        faults.append("nothing is built yet; call it once, or encoder.build")
     if faults:
         raise ValueError(
-            "`encoder` must be causal, with positions counted from the oldest item, "
-            f"to be continued. Received: an encoder where {'; '.join(faults)}."
+            "`encoder` must be built and causal, with positions counted from the "
+            f"oldest item, to be continued. Received: an encoder where {'; '.join(faults)}."
         )

@@ -58,10 +58,15 @@ class RelativePositionBias(BiasLayer):
         self.num_buckets = check_positive_int("num_buckets", num_buckets)
         self.max_distance = check_positive_int("max_distance", max_distance)
         self.bidirectional = bool(bidirectional)
-        if self.max_distance <= self.num_buckets // 2:
+        if self.bidirectional and self.num_buckets < 2:
             raise ValueError(
-                "`max_distance` must exceed half of `num_buckets`, the distances that "
-                f"have a bucket each. Received: max_distance={max_distance}, "
+                "`num_buckets` must be at least 2 with `bidirectional`, one for each "
+                f"direction. Received: num_buckets={num_buckets}. Use for example 32."
+            )
+        if self.max_distance <= max(self.num_buckets // 2, 1):
+            raise ValueError(
+                "`max_distance` must exceed 1 and half of `num_buckets`, the distances "
+                f"that have a bucket each. Received: max_distance={max_distance}, "
                 f"num_buckets={num_buckets}. Use fewer buckets or a larger distance."
             )
 

@@ -15,11 +15,12 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    check_timestamps,
     real_items,
-    restore_layer,
     static_or_dynamic,
     zero_padding,
 )
+from tfrs_selfattn.layers._bias import restore_biases
 from tfrs_selfattn.ops.attention import dot_product_attention
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.biases import AttentionBias
@@ -95,8 +96,9 @@ class MultiHeadSelfAttention(SequenceLayer):
     >>> layer(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
-    Differs from: `keras.layers.MultiHeadAttention`, which averages hidden positions in
-    a fully masked row, and loses the padding mask where Keras loses it silently.
+    Differs from: `keras.layers.MultiHeadAttention`, which may average what is hidden
+    in a fully masked row. An implicit mask gets lost before this layer as before that
+    one: behind `x + 1.0`, say, or a call that is a `tf.function`. Pass `mask` then.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.
@@ -129,20 +131,13 @@ class MultiHeadSelfAttention(SequenceLayer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.window = _optional_positive("window", window)
         self.rotary = bool(rotary)
-        self.biases = [restore_layer(bias) for bias in biases]
+        self.biases = restore_biases(self, biases, self.num_heads)
         self.block_size = _optional_positive("block_size", block_size)
         if self.rotary and self.key_dim % 2:
             raise ValueError(
                 "`key_dim` must be even with `rotary`, which turns pairs of channels. "
                 f"Received: key_dim={key_dim}. Use key_dim={key_dim + 1}."
             )
-        for bias in self.biases:
-            if bias.num_heads != self.num_heads:
-                raise ValueError(
-                    "Every bias must have the heads of the attention. Received: "
-                    f"{type(bias).__name__}(num_heads={bias.num_heads}), num_heads="
-                    f"{num_heads}. Build the bias with num_heads={num_heads}."
-                )
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -204,6 +199,7 @@ class MultiHeadSelfAttention(SequenceLayer):
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         attention_mask = check_attention_mask(self, attention_mask, inputs)
+        times = check_timestamps(self, timestamps, request_times, inputs)
         query = _check_query(query, inputs)
         real = real_items(mask, segment_ids)
         if real is not None:
@@ -218,7 +214,7 @@ class MultiHeadSelfAttention(SequenceLayer):
                 causal=self.causal,
                 window=self.window,
             ),
-            [bias.blocks(timestamps, request_times) for bias in self.biases],
+            [bias.blocks(*times) for bias in self.biases],
             rate,
             return_attention_scores,
         )
@@ -289,43 +285,34 @@ class MultiHeadSelfAttention(SequenceLayer):
         return self._output(heads), (k, v)
 
     def _output(self, heads: tf.Tensor) -> tf.Tensor:
-        kernel = tf.cast(self._output_kernel, self.compute_dtype)
-        output = tf.matmul(self._merge_heads(heads), kernel)
-        if self._output_bias is not None:
-            output += tf.cast(self._output_bias, self.compute_dtype)
-        return output
+        merged = self._merge_heads(heads)
+        return self._dense(merged, self._output_kernel, self._output_bias)
 
     def _heads(
         self, inputs: tf.Tensor, query: tf.Tensor | None, start: Any = 0
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Q, K and V, each `[B, H, T, K]`; `start` is the position of the first."""
-        q, k, v = (self._split_heads(part) for part in self._project(inputs, query))
+        source = inputs if query is None else query
+        # Three products, not one that must be cut in three again.
+        q = self._dense(source, self._query_kernel, self._query_bias)
+        k = self._dense(inputs, self._key_kernel, self._key_bias)
+        v = self._dense(inputs, self._value_kernel, self._value_bias)
+        q, k, v = (self._split_heads(part) for part in (q, k, v))
         if self.rotary:
             q, k = rotate(q, start), rotate(k, start)
         return q, k, v
 
-    def _project(
-        self, inputs: tf.Tensor, query: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Q, K and V, each `[B, T, H * K]`, in as few matrix products as possible."""
-        kernels = [self._query_kernel, self._key_kernel, self._value_kernel]
-        biases = [self._query_bias, self._key_bias, self._value_bias]
-        if query is None:
-            q, k, v = tf.split(self._dense(inputs, kernels, biases), 3, axis=-1)
-        else:
-            q = self._dense(query, kernels[:1], biases[:1])
-            k, v = tf.split(self._dense(inputs, kernels[1:], biases[1:]), 2, axis=-1)
-        return q, k, v
+    def _dense(self, inputs: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+        """`[B, T, D]` to `[B, T, outputs]` in one product over all B * T rows.
 
-    def _dense(
-        self, inputs: tf.Tensor, kernels: list[Any], biases: list[Any]
-    ) -> tf.Tensor:
-        kernel = tf.concat([tf.cast(k, self.compute_dtype) for k in kernels], axis=-1)
-        outputs = tf.matmul(inputs, kernel)
-        if self.use_bias:
-            bias = tf.concat([tf.cast(b, self.compute_dtype) for b in biases], axis=-1)
-            outputs += bias
-        return outputs
+        A batched product would give every user a gradient of the kernel to be summed.
+        """
+        rows = tf.reshape(inputs, [-1, kernel.shape[0]])
+        outputs = tf.matmul(rows, tf.cast(kernel, self.compute_dtype))
+        if bias is not None:
+            outputs = tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
+        shape = [-1, static_or_dynamic(inputs, 1), kernel.shape[1]]
+        return tf.reshape(outputs, shape)
 
     def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
         """`[B, T, H * K]` to `[B, H, T, K]`."""

@@ -18,6 +18,7 @@ from tfrs_selfattn.layers._base import (
     restore_layer,
     zero_padding,
 )
+from tfrs_selfattn.ops.masks import lengths_mask
 
 _EPSILON = 1e-6
 
@@ -42,7 +43,8 @@ class SequenceEncoder(SequenceLayer):
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float `[B, T, D]`, or a RaggedTensor of users' histories (legacy Keras).
+        inputs: float `[B, T, D]`, or a RaggedTensor of users' histories; the other
+            arguments are then ragged too, and there is no `mask`.
         mask: bool `[B, T]`, True = real item. Usually set by an upstream
             `Embedding(mask_zero=True)`.
         segment_ids: int `[B, T]`: several users share a row, nothing crosses from one
@@ -98,6 +100,9 @@ class SequenceEncoder(SequenceLayer):
                 "Use for example [TransformerBlock(MultiHeadSelfAttention(2, 32), "
                 "FeedForward(256))]."
             )
+        for index, block in enumerate(self.blocks):
+            # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
+            setattr(self, f"_block_{index}", block)
         self.position = restore_layer(position)
         self.dropout_rate = check_fraction("dropout", dropout)
         self.scale_inputs = bool(scale_inputs)
@@ -117,7 +122,7 @@ class SequenceEncoder(SequenceLayer):
         }
 
     def build(self, input_shape: Any) -> None:
-        self.check_inputs_shape(input_shape)
+        self.width = self.check_inputs_shape(input_shape)
         self._norm = None
         if self.final_norm:
             self._norm = keras.layers.LayerNormalization(
@@ -140,10 +145,22 @@ class SequenceEncoder(SequenceLayer):
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
         if isinstance(inputs, tf.RaggedTensor):
+            if mask is not None and not isinstance(mask, tf.RaggedTensor):
+                raise ValueError(
+                    "`mask` must be None with ragged inputs, whose lengths say what is "
+                    f"real. Received: a tensor of shape {tuple(mask.shape)}. Leave it "
+                    "out, or pad the inputs."
+                )
             lengths = inputs.row_lengths()
             dense = inputs.to_tensor()
-            mask = tf.sequence_mask(lengths, tf.shape(dense)[1])
-            states = self.call(dense, mask, training=training)
+            states = self.call(
+                dense,
+                lengths_mask(lengths, tf.shape(dense)[1]),
+                segment_ids=_dense("segment_ids", segment_ids),
+                training=training,
+                timestamps=_dense("timestamps", timestamps),
+                request_times=_dense("request_times", request_times),
+            )
             return tf.RaggedTensor.from_tensor(states, lengths=lengths)
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
@@ -153,7 +170,7 @@ class SequenceEncoder(SequenceLayer):
         states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
         times = {}
-        if timestamps is not None:
+        if timestamps is not None or request_times is not None:
             times = {"timestamps": timestamps, "request_times": request_times}
         for block in self.blocks:
             states = block(
@@ -174,3 +191,15 @@ class SequenceEncoder(SequenceLayer):
         if self._norm is not None:
             states = self._norm(states)
         return states if self.head is None else self.head(states)
+
+
+def _dense(name: str, tensor: Any) -> tf.Tensor | None:
+    """A ragged argument beside ragged inputs, padded as they are."""
+    if tensor is None:
+        return None
+    if not isinstance(tensor, tf.RaggedTensor):
+        raise ValueError(
+            f"`{name}` must be a RaggedTensor when the inputs are. Received: a tensor "
+            f"of shape {tuple(tensor.shape)}. Make both ragged, or pad both."
+        )
+    return tensor.to_tensor()

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_choice, check_fraction
 from tfrs_selfattn._keras import keras, register
-from tfrs_selfattn.layers._base import SequenceLayer, restore_layer
+from tfrs_selfattn.layers._base import SequenceLayer, check_float, restore_layer
 
 _EPSILON = 1e-6
 
@@ -134,6 +134,8 @@ class TransformerBlock(SequenceLayer):
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        check_float(self, inputs)
+
         def attend(keys: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
             output = self.attention(
                 keys,

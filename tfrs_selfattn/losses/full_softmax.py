@@ -26,8 +26,8 @@ class FullSoftmax:
             candidates. Defaults to `None`.
 
     Call arguments:
-        queries: float32 `[M, D]`.
-        candidates: float32 `[N, D]`, the whole catalogue.
+        queries: float `[M, D]`; half precision is computed in float32.
+        candidates: float `[N, D]`, the whole catalogue.
         targets: int `[M]`, the row of each query's positive in `candidates`.
         sample_weight: float32 `[M]`, or None. A query of weight 0 counts as absent.
 

@@ -51,6 +51,7 @@ def sasrec(
         - [Klenitskiy and Vasilev, 2023](https://arxiv.org/abs/2309.07602), the loss.
     """
     num_items = check_positive_int("num_items", num_items)
+    embedding_dim = check_positive_int("embedding_dim", embedding_dim)
     encoder = encoders.sasrec(
         embedding_dim,
         num_blocks=num_blocks,

@@ -156,9 +156,10 @@ class _Attention:
         start, stop, keys = span
         logits = tf.matmul(rows, key[:, :, :keys], transpose_b=True)
         logits = tf.cast(logits, tf.float32)  # [B, H, t, s]
-        for bias in bias_blocks(self._biases, parameters, start, stop, 0, keys):
+        positions = tf.range(start, stop), tf.range(keys)
+        for bias in bias_blocks(self._biases, parameters, *positions):
             logits += bias
-        mask = self._mask.block(start, stop, 0, keys)
+        mask = self._mask.block(*positions)
         if mask is not None:
             mask = mask[:, tf.newaxis]  # [B, 1, t, s]
             logits = tf.where(mask, logits, tf.float32.min)
@@ -195,8 +196,8 @@ class _Attention:
             if chunk.attends is not None:
                 slope = tf.where(chunk.attends, slope, tf.zeros([], slope.dtype))
             logit_slope = self._logit_slope(slope, chunk, value[:, :, :keys])
-            span = (start, stop, 0, keys)
-            added = bias_slopes(self._biases, parameters, span, logit_slope)
+            positions = tf.range(start, stop), tf.range(keys)
+            added = bias_slopes(self._biases, parameters, positions, logit_slope)
             totals = [a + b for a, b in zip(totals, added, strict=True)]
             logit_slope = tf.cast(logit_slope, query.dtype)
             query_parts.append(tf.matmul(logit_slope, key[:, :, :keys]))
@@ -233,7 +234,9 @@ def query_spans(
     count = min(max(rows // CHUNK_ROWS, 1), _MAX_CHUNKS)
     edges = [rows * index // count for index in range(count + 1)]
     return [
-        (start, stop, min(stop, keys) if causal else keys)
+        # The last chunk takes all keys, so that each has a gradient: with fewer rows
+        # than keys the rest is hidden, not absent.
+        (start, stop, min(stop, keys) if causal and stop < rows else keys)
         for start, stop in itertools.pairwise(edges)
     ]
 
@@ -254,21 +257,24 @@ def chunk_seed(seed: tf.Tensor, index: Any) -> tf.Tensor:
 
 
 def bias_blocks(
-    biases: Sequence[AttentionBias], parameters: Sequence[tf.Tensor], *span: Any
+    biases: Sequence[AttentionBias],
+    parameters: Sequence[tf.Tensor],
+    rows: tf.Tensor,
+    columns: tf.Tensor,
 ) -> list[tf.Tensor]:
     """The block of every bias, each with its own share of the parameters."""
     blocks = []
     for bias in biases:
         count = len(bias.parameters)
         own, parameters = parameters[:count], parameters[count:]
-        blocks.append(bias.block(own, *span))
+        blocks.append(bias.block(own, rows, columns))
     return blocks
 
 
 def bias_slopes(
     biases: Sequence[AttentionBias],
     parameters: Sequence[tf.Tensor],
-    span: tuple[Any, Any, Any, Any],
+    positions: tuple[tf.Tensor, tf.Tensor],
     logit_slope: tf.Tensor,
 ) -> list[tf.Tensor]:
     """What one block adds to the gradients of the biases' parameters."""
@@ -276,7 +282,7 @@ def bias_slopes(
         return []
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        blocks = bias_blocks(biases, parameters, *span)
+        blocks = bias_blocks(biases, parameters, *positions)
     slopes = [_sum_to_shape(logit_slope, block) for block in blocks]
     gradients: list[tf.Tensor] = tape.gradient(
         blocks, list(parameters), output_gradients=slopes

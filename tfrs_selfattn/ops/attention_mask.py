@@ -7,11 +7,8 @@ it is working on, and the long form never holds more than one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow as tf
-
-Bound = Any  # an int or a scalar int32 tensor
 
 
 @dataclass(frozen=True)
@@ -36,45 +33,55 @@ class AttentionMask:
     @property
     def may_hide_all(self) -> bool:
         """Whether some position may be left with nothing to attend to."""
-        parts = (self.padding, self.segment_ids, self.allowed)
+        # A window alone hides all where there are fewer keys than queries.
+        parts = (self.padding, self.segment_ids, self.allowed, self.window)
         return any(part is not None for part in parts)
 
-    def block(
-        self, start: Bound, stop: Bound, key_start: Bound, key_stop: Bound
-    ) -> tf.Tensor | None:
-        """The mask of positions `start:stop` over keys `key_start:key_stop`.
+    def block(self, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor | None:
+        """The mask of some positions, int `[t]`, over some keys, int `[s]`.
 
         Returns:
-            bool, broadcastable to `[B, stop - start, key_stop - key_start]`; None when
-            nothing is hidden.
+            bool, broadcastable to `[B, t, s]`; None when nothing is hidden.
         """
         parts: list[tf.Tensor] = []
         if self.causal or self.window is not None:
-            rows = tf.range(start, stop)[:, tf.newaxis]
-            columns = tf.range(key_start, key_stop)[tf.newaxis, :]
-            distance = rows - columns  # [t, s]
+            distance = rows[:, tf.newaxis] - columns[tf.newaxis, :]  # [t, s]
             if self.causal:
                 parts.append((distance >= 0)[tf.newaxis])
             if self.window is not None:
                 parts.append((tf.abs(distance) < self.window)[tf.newaxis])
         if self.segment_ids is not None:
-            own = self.segment_ids[:, start:stop, tf.newaxis]
-            other = self.segment_ids[:, tf.newaxis, key_start:key_stop]
+            own = positions_of(self.segment_ids, rows, 1)[:, :, tf.newaxis]
+            other = positions_of(self.segment_ids, columns, 1)[:, tf.newaxis, :]
             parts.append(tf.logical_and(own == other, other != 0))
         if self.padding is not None:
-            parts.append(self.padding[:, tf.newaxis, key_start:key_stop])
+            parts.append(positions_of(self.padding, columns, 1)[:, tf.newaxis, :])
         if self.allowed is not None:
-            rows, columns = self.allowed.shape[-2:]
-            parts.append(
-                self.allowed[
-                    ...,
-                    slice(None) if rows == 1 else slice(start, stop),
-                    slice(None) if columns == 1 else slice(key_start, key_stop),
-                ]
-            )
+            parts.append(self._allowed(rows, columns))
         if not parts:
             return None
         combined = parts[0]
         for part in parts[1:]:
             combined = tf.logical_and(combined, part)
         return combined
+
+    def _allowed(self, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+        """The arbitrary mask at these positions, of rank 3."""
+        allowed = tf.convert_to_tensor(self.allowed)
+        if allowed.shape.rank == 2:
+            allowed = allowed[tf.newaxis]
+        if allowed.shape[1] != 1:
+            allowed = positions_of(allowed, rows, 1)
+        if allowed.shape[2] != 1:
+            allowed = positions_of(allowed, columns, 2)
+        return allowed
+
+
+def positions_of(tensor: tf.Tensor, positions: tf.Tensor, axis: int) -> tf.Tensor:
+    """A tensor at some positions of an axis; those past the end repeat the last.
+
+    Blocks of one size run past the end of a row. A gather, unlike a slice, has a
+    static shape wherever it starts, which XLA asks for.
+    """
+    last = tf.shape(tensor)[axis] - 1
+    return tf.gather(tensor, tf.minimum(positions, last), axis=axis)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 
-Bound = Any  # an int or a scalar int32 tensor
+from tfrs_selfattn.ops.attention_mask import positions_of
 
 
 class AttentionBias(Protocol):
@@ -26,14 +26,12 @@ class AttentionBias(Protocol):
         """Tensors that gradients flow to."""
 
     def block(
-        self,
-        parameters: Sequence[tf.Tensor],
-        start: Bound,
-        stop: Bound,
-        key_start: Bound,
-        key_stop: Bound,
+        self, parameters: Sequence[tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
     ) -> tf.Tensor:
-        """float32, broadcastable to `[B, H, stop - start, key_stop - key_start]`."""
+        """Of positions, int `[t]`, and keys, int `[s]`.
+
+        float32, broadcastable to `[B, H, t, s]`.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,10 @@ class DistanceBias:
         return (self.table,)
 
     def block(
-        self,
-        parameters: Sequence[tf.Tensor],
-        start: Bound,
-        stop: Bound,
-        key_start: Bound,
-        key_stop: Bound,
+        self, parameters: Sequence[tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
     ) -> tf.Tensor:
         (table,) = parameters
-        distance = _distance(start, stop, key_start, key_stop)
+        distance = _distance(rows, columns)
         buckets = distance_buckets(
             distance,
             num_buckets=int(table.shape[0]),
@@ -101,16 +94,11 @@ class LinearBias:
         return ()
 
     def block(
-        self,
-        parameters: Sequence[tf.Tensor],
-        start: Bound,
-        stop: Bound,
-        key_start: Bound,
-        key_stop: Bound,
+        self, parameters: Sequence[tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
     ) -> tf.Tensor:
         exponents = [-8.0 * (h + 1) / self.num_heads for h in range(self.num_heads)]
         slopes = tf.constant([2.0**exponent for exponent in exponents], tf.float32)
-        distance = tf.abs(_distance(start, stop, key_start, key_stop))
+        distance = tf.abs(_distance(rows, columns))
         slopes = slopes[:, tf.newaxis, tf.newaxis]
         return (-slopes * tf.cast(distance, tf.float32))[tf.newaxis]  # [1, H, t, s]
 
@@ -143,16 +131,11 @@ class TimeBias:
         return (self.table,)
 
     def block(
-        self,
-        parameters: Sequence[tf.Tensor],
-        start: Bound,
-        stop: Bound,
-        key_start: Bound,
-        key_stop: Bound,
+        self, parameters: Sequence[tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
     ) -> tf.Tensor:
         (table,) = parameters
-        asked = self.request_times[:, start:stop, tf.newaxis]
-        happened = self.timestamps[:, tf.newaxis, key_start:key_stop]
+        asked = positions_of(self.request_times, rows, 1)[:, :, tf.newaxis]
+        happened = positions_of(self.timestamps, columns, 1)[:, tf.newaxis, :]
         buckets = time_buckets(asked - happened, num_buckets=int(table.shape[0]))
         return _lookup(table, buckets)  # [B, H, t, s]
 
@@ -184,9 +167,8 @@ def time_buckets(seconds: tf.Tensor, *, num_buckets: int) -> tf.Tensor:
     return tf.clip_by_value(bucket, 0, num_buckets - 1)
 
 
-def _distance(start: Bound, stop: Bound, key_start: Bound, key_stop: Bound) -> Any:
-    rows = tf.range(start, stop)[:, tf.newaxis]
-    return rows - tf.range(key_start, key_stop)[tf.newaxis, :]  # [t, s]
+def _distance(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    return rows[:, tf.newaxis] - columns[tf.newaxis, :]  # [t, s]
 
 
 def _lookup(table: tf.Tensor, buckets: tf.Tensor) -> tf.Tensor:

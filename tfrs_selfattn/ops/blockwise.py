@@ -38,8 +38,9 @@ def blockwise_attention(
     r"""Computes what `dot_product_attention` does, a block of weights at a time.
 
     Peak memory is that of the inputs and of a few blocks `[B, H, b, b]`; a causal mask
-    or a window skips the blocks that it hides whole. Dropout draws other elements than
-    the short form, with the same probability.
+    or a window skips the blocks that it hides whole. A last block that is not full is
+    filled up, which shows nowhere. Dropout draws other elements than the short form,
+    with the same probability.
 
     Args:
         query: float `[B, H, T, K]`.
@@ -65,14 +66,31 @@ def blockwise_attention(
     """
     check_dropout(dropout_rate, dropout_seed)
     query = query * tf.cast(tf.math.rsqrt(float(query.shape[-1])), query.dtype)
+    length = query.shape[2] or tf.shape(query)[2]
     attend = _Blockwise(
-        mask or AttentionMask(), bias, dropout_rate, dropout_seed, block_size, query
+        mask or AttentionMask(),
+        bias,
+        dropout_rate,
+        dropout_seed,
+        block_size,
+        length,
+        query.dtype,
     )
-    return attend(query, key, value)
+    missing = -length % block_size
+    if isinstance(missing, int) and missing == 0:
+        return attend(query, key, value)
+    filled = (
+        tf.pad(tensor, [[0, 0], [0, 0], [0, missing], [0, 0]])
+        for tensor in (query, key, value)
+    )
+    return attend(*filled)[:, :, :length]
 
 
 class _Blockwise:
-    """One call: the mask, the biases, dropout and the partition into blocks."""
+    """One call: the mask, the biases, dropout and the partition into blocks.
+
+    Every block has the same static size, wherever it starts: XLA asks for that.
+    """
 
     def __init__(
         self,
@@ -81,16 +99,17 @@ class _Blockwise:
         rate: float,
         seed: tf.Tensor | None,
         size: int,
-        query: tf.Tensor,
+        length: int | tf.Tensor,
+        dtype: tf.DType,
     ) -> None:
         self._mask = mask
         self._biases = biases
         self._rate = rate
         self._seed = seed
         self._size = size
-        self._length = tf.shape(query)[2]
-        self._count = (self._length + size - 1) // size  # n
-        self._dtype = query.dtype
+        self._length = length  # T, without what fills up the last block
+        self._count = (length + size - 1) // size  # n
+        self._dtype = dtype
 
     def __call__(self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -110,13 +129,18 @@ class _Blockwise:
         result: tf.Tensor = run(query, key, value, *parameters)
         return result
 
-    def _span(self, block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        start = block * self._size
-        return start, tf.minimum(start + self._size, self._length)
+    def _block(self, tensor: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Block `index` of `[B, H, T, K]`: `[B, H, b, K]`."""
+        users, heads, _, width = tf.unstack(tf.shape(tensor))
+        block = tf.slice(
+            tensor, [0, 0, index * self._size, 0], [users, heads, self._size, width]
+        )
+        users, heads, _, width = tensor.shape
+        return tf.ensure_shape(block, [users, heads, self._size, width])
 
     def _key_blocks(self, block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The key blocks that a block of queries can see some of."""
-        first, last = tf.zeros([], tf.int32), self._count
+        first, last = tf.zeros([], tf.int32), tf.convert_to_tensor(self._count)
         if self._mask.window is not None:
             reach = (self._mask.window + self._size - 2) // self._size
             first = tf.maximum(block - reach, 0)
@@ -125,22 +149,28 @@ class _Blockwise:
             last = block + 1
         return first, last
 
+    def _positions(self, row: tf.Tensor, column: tf.Tensor) -> Any:
+        steps = tf.range(self._size)
+        return row * self._size + steps, column * self._size + steps
+
     def _logits(
         self,
         query: tf.Tensor,
         key: tf.Tensor,
         parameters: Sequence[tf.Tensor],
-        span: tuple[Any, Any, Any, Any],
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Logits of a block, float32 `[B, H, t, s]`, and its mask `[B, 1, t, s]`."""
+        positions: tuple[tf.Tensor, tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits of a block, float32 `[B, H, b, b]`, and its mask `[B, 1, b, b]`."""
         logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-        for block in bias_blocks(self._biases, parameters, *span):
+        for block in bias_blocks(self._biases, parameters, *positions):
             logits += block
-        mask = self._mask.block(*span)
-        if mask is not None:
-            mask = mask[:, tf.newaxis]
-            logits = tf.where(mask, logits, tf.float32.min)
-        return logits, mask
+        # What fills up the last block is hidden as if it were padding.
+        mask = (positions[1] < self._length)[tf.newaxis, tf.newaxis, :]
+        given = self._mask.block(*positions)
+        if given is not None:
+            mask = tf.logical_and(mask, given)
+        mask = mask[:, tf.newaxis]
+        return tf.where(mask, logits, tf.float32.min), mask
 
     def _keep(self, shape: tf.Tensor, row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
         """Dropout's factors of a block: 0 or 1 / (1 - rate), float32."""
@@ -158,37 +188,30 @@ class _Blockwise:
         """Output `[B, H, T, K]` and the log of the softmax's sums `[B, H, T, 1]`."""
 
         def rows(row: tf.Tensor, outputs: Any, log_sums: Any) -> tuple[Any, ...]:
-            start, stop = self._span(row)
-            queries = query[:, :, start:stop]  # [B, H, t, K]
+            queries = self._block(query, row)
             first, last = self._key_blocks(row)
 
             def columns(
                 column: tf.Tensor, peak: tf.Tensor, total: tf.Tensor, mixed: tf.Tensor
             ) -> tuple[tf.Tensor, ...]:
-                key_start, key_stop = self._span(column)
                 logits, mask = self._logits(
                     queries,
-                    key[:, :, key_start:key_stop],
+                    self._block(key, column),
                     parameters,
-                    (start, stop, key_start, key_stop),
+                    self._positions(row, column),
                 )
                 new_peak = tf.maximum(peak, tf.reduce_max(logits, -1, keepdims=True))
-                shares = tf.exp(logits - new_peak)
-                if mask is not None:  # where all is hidden, exp(0) is no weight
-                    shares = tf.where(mask, shares, 0.0)
+                # Where all is hidden so far, exp(0) is no weight.
+                shares = tf.where(mask, tf.exp(logits - new_peak), 0.0)
                 shrink = tf.exp(peak - new_peak)
                 total = total * shrink + tf.reduce_sum(shares, -1, keepdims=True)
                 if self._rate > 0.0:
                     shares *= self._keep(tf.shape(shares), row, column)
                 seen = tf.matmul(
-                    tf.cast(shares, self._dtype), value[:, :, key_start:key_stop]
+                    tf.cast(shares, self._dtype), self._block(value, column)
                 )
-                return (
-                    column + 1,
-                    new_peak,
-                    total,
-                    mixed * shrink + tf.cast(seen, tf.float32),
-                )
+                mixed = mixed * shrink + tf.cast(seen, tf.float32)
+                return column + 1, new_peak, total, mixed
 
             blank = tf.zeros_like(queries[..., :1], tf.float32)
             _, peak, total, mixed = tf.while_loop(
@@ -205,21 +228,32 @@ class _Blockwise:
             output = tf.math.divide_no_nan(mixed, total)
             # Where nothing is seen, weights of exp(logits - infinity) are 0 again.
             log_sum = tf.where(total > 0.0, peak + tf.math.log(total), float("inf"))
-            outputs = outputs.write(row, _block_first(tf.cast(output, self._dtype)))
-            return row + 1, outputs, log_sums.write(row, _block_first(log_sum))
+            outputs = outputs.write(row, tf.cast(output, self._dtype))
+            return row + 1, outputs, log_sums.write(row, log_sum)
 
         _, outputs, log_sums = tf.while_loop(
             lambda row, *_: row < self._count,
             rows,
-            (0, self._array(self._dtype), self._array(tf.float32)),
+            (0, self._array(query), self._array(query[..., :1], tf.float32)),
             parallel_iterations=1,
         )
         return _join(outputs, query), _join(log_sums, query[..., :1])
 
-    def _array(self, dtype: tf.DType) -> tf.TensorArray:
+    def _array(self, like: tf.Tensor, dtype: tf.DType | None = None) -> tf.TensorArray:
+        """Room for the blocks of a tensor like `[B, H, T, K]`."""
+        users, heads, _, width = like.shape
         return tf.TensorArray(
-            dtype, size=self._count, infer_shape=False, clear_after_read=False
+            dtype or like.dtype,
+            size=self._count,
+            element_shape=[users, heads, self._size, width],
+            clear_after_read=False,
         )
+
+    def _zeros(self, like: tf.Tensor) -> tf.TensorArray:
+        """The same, with zeros in it."""
+        users, heads, _, width = tf.unstack(tf.shape(like))
+        shape = [self._count, users, heads, self._size, width]
+        return self._array(like).unstack(tf.zeros(shape, like.dtype))
 
     def _backward(
         self,
@@ -241,8 +275,8 @@ class _Blockwise:
             value_slopes: Any,
             *totals: tf.Tensor,
         ) -> tuple[Any, ...]:
-            start, stop = self._span(row)
-            queries, slope = query[:, :, start:stop], upstream[:, :, start:stop]
+            queries, slope = self._block(query, row), self._block(upstream, row)
+            row_sum, row_shared = self._block(log_sum, row), self._block(shared, row)
             first, last = self._key_blocks(row)
 
             def columns(
@@ -252,37 +286,30 @@ class _Blockwise:
                 value_slopes: Any,
                 *totals: tf.Tensor,
             ) -> tuple[Any, ...]:
-                key_start, key_stop = self._span(column)
-                span = (start, stop, key_start, key_stop)
-                keys = key[:, :, key_start:key_stop]
-                logits, mask = self._logits(queries, keys, parameters, span)
-                weights = tf.exp(logits - log_sum[:, :, start:stop])
-                if mask is not None:
-                    weights = tf.where(mask, weights, 0.0)
-                dropped_slope = tf.cast(
-                    tf.matmul(slope, value[:, :, key_start:key_stop], transpose_b=True),
-                    tf.float32,
-                )
+                keys, values = self._block(key, column), self._block(value, column)
+                positions = self._positions(row, column)
+                logits, mask = self._logits(queries, keys, parameters, positions)
+                weights = tf.where(mask, tf.exp(logits - row_sum), 0.0)
+                dropped_slope = tf.matmul(slope, values, transpose_b=True)
+                dropped_slope = tf.cast(dropped_slope, tf.float32)
                 dropped = weights
                 if self._rate > 0.0:
                     keep = self._keep(tf.shape(weights), row, column)
                     dropped, dropped_slope = weights * keep, dropped_slope * keep
-                logit_slope = weights * (dropped_slope - shared[:, :, start:stop])
-                added = bias_slopes(self._biases, parameters, span, logit_slope)
+                logit_slope = weights * (dropped_slope - row_shared)
+                added = bias_slopes(self._biases, parameters, positions, logit_slope)
                 totals = tuple(a + b for a, b in zip(totals, added, strict=True))
                 logit_slope = tf.cast(logit_slope, self._dtype)
-                key_slopes = _accumulate(
-                    key_slopes,
-                    column,
-                    tf.matmul(logit_slope, queries, transpose_a=True),
+                dropped = tf.cast(dropped, self._dtype)
+                key_slope = tf.matmul(logit_slope, queries, transpose_a=True)
+                value_slope = tf.matmul(dropped, slope, transpose_a=True)
+                return (
+                    column + 1,
+                    query_slope + tf.matmul(logit_slope, keys),
+                    key_slopes.write(column, key_slopes.read(column) + key_slope),
+                    value_slopes.write(column, value_slopes.read(column) + value_slope),
+                    *totals,
                 )
-                value_slopes = _accumulate(
-                    value_slopes,
-                    column,
-                    tf.matmul(tf.cast(dropped, self._dtype), slope, transpose_a=True),
-                )
-                query_slope += tf.matmul(logit_slope, keys)
-                return column + 1, query_slope, key_slopes, value_slopes, *totals
 
             _, query_slope, key_slopes, value_slopes, *totals_list = tf.while_loop(
                 lambda column, *_: column < last,
@@ -290,20 +317,14 @@ class _Blockwise:
                 (first, tf.zeros_like(queries), key_slopes, value_slopes, *totals),
                 parallel_iterations=1,
             )
-            query_slopes = query_slopes.write(row, _block_first(query_slope))
+            query_slopes = query_slopes.write(row, query_slope)
             return row + 1, query_slopes, key_slopes, value_slopes, *totals_list
 
         zeros = [tf.zeros_like(parameter) for parameter in parameters]
         _, query_slopes, key_slopes, value_slopes, *totals = tf.while_loop(
             lambda row, *_: row < self._count,
             rows,
-            (
-                0,
-                self._array(self._dtype),
-                self._zero_blocks(key),
-                self._zero_blocks(value),
-                *zeros,
-            ),
+            (0, self._array(query), self._zeros(key), self._zeros(value), *zeros),
             parallel_iterations=1,
         )
         return (
@@ -313,33 +334,8 @@ class _Blockwise:
             *totals,
         )
 
-    def _zero_blocks(self, like: tf.Tensor) -> tf.TensorArray:
-        """An array of a zero block for each block of keys."""
-
-        def write(index: tf.Tensor, array: tf.TensorArray) -> tuple[Any, ...]:
-            start, stop = self._span(index)
-            zeros = tf.zeros_like(like[:, :, start:stop])
-            return index + 1, array.write(index, _block_first(zeros))
-
-        _, array = tf.while_loop(
-            lambda index, _: index < self._count,
-            write,
-            (0, self._array(like.dtype)),
-            parallel_iterations=1,
-        )
-        return array
-
-
-def _block_first(block: tf.Tensor) -> tf.Tensor:
-    """`[B, H, t, K]` to `[t, B, H, K]`: arrays join their elements along axis 0."""
-    return tf.transpose(block, [2, 0, 1, 3])
-
 
 def _join(array: tf.TensorArray, like: tf.Tensor) -> tf.Tensor:
     """The blocks of an array in a row, `[B, H, T, K]`."""
-    joined = tf.transpose(array.concat(), [1, 2, 0, 3])
-    return tf.ensure_shape(joined, like.shape)
-
-
-def _accumulate(array: tf.TensorArray, index: tf.Tensor, block: tf.Tensor) -> Any:
-    return array.write(index, array.read(index) + _block_first(block))
+    blocks = tf.transpose(array.stack(), [1, 2, 0, 3, 4])  # [B, H, n, b, K]
+    return tf.ensure_shape(tf.reshape(blocks, tf.shape(like)), like.shape)

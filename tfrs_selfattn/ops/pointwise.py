@@ -43,14 +43,15 @@ def pointwise_attention(
           the answer independent of padding and of what comes later.
     """
     outputs = []
+    parameters = [p for b in bias for p in b.parameters]
     for start, stop, keys in query_spans(query, key, causal=mask.causal):
         logits = tf.matmul(query[:, :, start:stop], key[:, :, :keys], transpose_b=True)
         logits = tf.cast(logits, tf.float32)  # [B, H, t, s]
-        span = (start, stop, 0, keys)
-        for block in bias_blocks(bias, [p for b in bias for p in b.parameters], *span):
+        positions = tf.range(start, stop), tf.range(keys)
+        for block in bias_blocks(bias, parameters, *positions):
             logits += block
         weights = tf.nn.silu(logits)
-        visible = mask.block(*span)
+        visible = mask.block(*positions)
         if visible is None:
             weights /= tf.cast(keys, tf.float32)
         else:

@@ -29,8 +29,8 @@ def full_softmax_loss(
     r"""Weighted sum of $-\log \mathrm{softmax}(q_m C^\top / \tau)_{y_m}$ over queries.
 
     Args:
-        queries: float32 `[M, D]`.
-        candidates: float32 `[N, D]`, every candidate there is.
+        queries: float `[M, D]`; half precision is computed in float32.
+        candidates: float `[N, D]`, every candidate there is.
         targets: int `[M]`, row numbers in `candidates`.
         weights: float32 `[M]`; a query of weight 0 counts as absent. None weighs all 1.
             Weights are constants: no gradient flows to them.
@@ -40,7 +40,9 @@ def full_softmax_loss(
     Returns:
         float32 scalar.
     """
-    queries = queries * (1.0 / temperature)
+    queries = tf.cast(queries, tf.float32) * (1.0 / temperature)
+    candidates = tf.cast(candidates, tf.float32)
+    targets = tf.convert_to_tensor(targets)
     if weights is None:
         weights = tf.ones_like(targets, tf.float32)
     weights = tf.stop_gradient(tf.cast(weights, tf.float32))
