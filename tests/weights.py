@@ -47,15 +47,32 @@ def of_norm(layer):
 
 def of_feed_forward(layer):
     return (
-        pair(layer._expand.kernel, layer._expand.bias),
-        pair(layer._contract.kernel, layer._contract.bias),
+        of_dense(layer._expand),
+        of_dense(layer._contract),
     )
 
 
+def of_dense(layer):
+    return pair(layer.kernel, layer.bias)
+
+
 def of_block(layer):
-    return {
-        "attention": of_attention(layer._attention),
+    parts = {
+        "attention": of_attention(layer.attention),
         "attention_norm": of_norm(layer._attention_norm),
-        "feed_forward": of_feed_forward(layer._feed_forward),
+        "feed_forward": of_feed_forward(layer.feed_forward),
         "feed_forward_norm": of_norm(layer._feed_forward_norm),
+    }
+    if layer.norm == "gated":
+        parts["attention_gate"] = of_dense(layer._attention_gate)
+        parts["feed_forward_gate"] = of_dense(layer._feed_forward_gate)
+    return parts
+
+
+def of_hstu_block(layer):
+    return {
+        "input_norm": of_norm(layer._input_norm),
+        "project": np.array(layer._project.kernel, np.float64),
+        "value_norm": of_norm(layer._value_norm),
+        "output": of_dense(layer._output),
     }

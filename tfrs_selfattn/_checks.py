@@ -57,7 +57,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str], hint: str = "") 
 
 
 def _as_float(name: str, value: Any, expected: str, hint: str) -> float:
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         raise ValueError(_message(name, expected, value, hint))
     try:
         return float(value)

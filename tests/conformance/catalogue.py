@@ -16,13 +16,23 @@ import numpy as np
 from tfrs_selfattn import layers
 from tfrs_selfattn._keras import keras
 
-# Different primes, so that no two axes can be taken for each other.
-USERS, LENGTH, WIDTH = 3, 5, 7
+# Different numbers, so that no two axes can be taken for each other; the width is even
+# for sinusoids and is no multiple of the heads.
+USERS, LENGTH, WIDTH = 3, 5, 8
 
-INPUTS = np.random.default_rng(1).normal(size=[USERS, LENGTH, WIDTH]).astype("float32")
+random = np.random.default_rng(1)
+INPUTS = random.normal(size=[USERS, LENGTH, WIDTH]).astype("float32")
 # Padded on the left, which under a causal mask leaves positions without any key; full;
 # and empty.
 MASK = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+# Seconds to weeks apart.
+TIMES = np.cumsum(10 ** random.integers(0, 7, [USERS, LENGTH]), axis=1) + 10**9
+ARGUMENTS = {
+    "mask": MASK,
+    "timestamps": TIMES,
+    "request_times": TIMES + random.integers(0, 9999, [USERS, LENGTH]),
+}
+DTYPES = {"mask": "bool", "timestamps": "int64", "request_times": "int64"}
 
 
 @dataclass(frozen=True)
@@ -34,34 +44,98 @@ class LayerSpec:
         cls: the layer's class.
         kwargs: function from the arguments that sublayers share with the layer
             (`dtype`) to the layer's own arguments.
+        timed: whether it is called with times.
     """
 
     name: str
     cls: type
     kwargs: Callable[..., dict[str, Any]]
+    timed: bool = False
 
     def make(self, name=None, **shared):
         return self.cls(**self.kwargs(**shared), name=name, **shared)
 
     def build(self, name=None, **shared):
         layer = self.make(name, **shared)
-        self.call(layer, INPUTS, mask=MASK)
+        self.call(layer, INPUTS, **ARGUMENTS)
         return layer
 
     def takes(self, argument):
+        if "time" in argument and not self.timed:
+            return False
         return argument in inspect.signature(self.cls.call).parameters
+
+    def arguments(self):
+        """Those of ARGUMENTS that the layer is called with."""
+        return {k: v for k, v in ARGUMENTS.items() if self.takes(k)}
 
     def call(self, layer, inputs, **arguments):
         """Calls the layer with those of the arguments that it knows."""
         return layer(inputs, **{k: v for k, v in arguments.items() if self.takes(k)})
 
+    def output_shape(self, users=USERS, length=LENGTH):
+        if issubclass(self.cls, BIASES):
+            return (users if self.timed else 1, 3, length, length)
+        if self.cls is layers.AttentionPooling and self.kwargs().get("num_interests"):
+            return (users, 3, WIDTH)
+        return (users, WIDTH) if self.cls in POOLING else (users, length, WIDTH)
 
-def _blocks(**shared):
-    common = {"num_heads": 3, "key_dim": 2, "feed_forward_dim": 11, "dropout": 0.25}
+
+POOLING = (layers.SequencePooling, layers.AttentionPooling)
+BIASES = (layers.RelativePositionBias, layers.AlibiBias, layers.RelativeTimeBias)
+
+
+def biases(heads, **shared):
+    """One of each kind."""
     return [
-        layers.TransformerBlock(**common, norm=norm, seed=seed, name=norm, **shared)
-        for norm, seed in [("query", 100), ("post", 200)]
+        layers.RelativePositionBias(
+            heads,
+            num_buckets=6,
+            max_distance=9,
+            bidirectional=True,
+            name="distance",
+            **shared,
+        ),
+        layers.RelativeTimeBias(heads, num_buckets=50, name="time", **shared),
+        layers.AlibiBias(heads, name="alibi", **shared),
     ]
+
+
+def attention(seed, *, heads=2, key_dim=6, **options):
+    return layers.MultiHeadSelfAttention(
+        heads, key_dim, dropout=0.25, seed=seed, name="attention", **options
+    )
+
+
+def feed_forward(seed, **options):
+    return layers.FeedForward(
+        11, dropout=0.25, seed=seed, name="feed_forward", **options
+    )
+
+
+def block(norm, seed, *, activation="relu", gated=False, **shared):
+    return layers.TransformerBlock(
+        attention(seed + 1, causal=norm != "post", **shared),
+        feed_forward(seed + 2, activation=activation, gated=gated, **shared),
+        norm=norm,
+        dropout=0.25,
+        seed=seed,
+        name=norm,
+        **shared,
+    )
+
+
+def block_arguments(norm, **shared):
+    gated = norm == "gated"
+    return {
+        "attention": attention(13, causal=norm != "post", **shared),
+        "feed_forward": feed_forward(
+            15, activation="silu" if gated else "gelu", gated=gated, **shared
+        ),
+        "dropout": 0.25,
+        "norm": norm,
+        "seed": 17,
+    }
 
 
 SPECS = [
@@ -75,30 +149,41 @@ SPECS = [
             "dropout": 0.25,
             "use_bias": False,
             "kernel_initializer": "he_normal",
+            "window": 3,
             "seed": 11,
         },
     ),
     LayerSpec(
-        "one_head",
+        "biased_attention",
         layers.MultiHeadSelfAttention,
-        lambda **_: {"num_heads": 1, "key_dim": 5},
+        lambda **shared: {
+            "num_heads": 1,
+            "key_dim": 6,
+            "rotary": True,
+            "biases": biases(1, **shared),
+        },
+        timed=True,
+    ),
+    LayerSpec(
+        "blockwise_attention",
+        layers.MultiHeadSelfAttention,
+        lambda **shared: {
+            "num_heads": 2,
+            "key_dim": 6,
+            "dropout": 0.25,
+            "biases": biases(2, **shared),
+            "block_size": 2,
+            "seed": 11,
+        },
+        timed=True,
     ),
     *(
         LayerSpec(
             f"block_{norm}",
             layers.TransformerBlock,
-            lambda norm=norm, **_: {
-                "num_heads": 2,
-                "key_dim": 3,
-                "feed_forward_dim": 11,
-                "causal": norm != "post",
-                "dropout": 0.25,
-                "activation": "gelu",
-                "norm": norm,
-                "seed": 13,
-            },
+            lambda norm=norm, **shared: block_arguments(norm, **shared),
         )
-        for norm in ("pre", "post", "query")
+        for norm in ("pre", "post", "query", "gated")
     ),
     LayerSpec(
         "feed_forward",
@@ -106,9 +191,23 @@ SPECS = [
         lambda **_: {
             "hidden_dim": 13,
             "activation": "tanh",
+            "gated": True,
             "dropout": 0.25,
             "seed": 17,
         },
+    ),
+    LayerSpec(
+        "hstu_block",
+        layers.HSTUBlock,
+        lambda **shared: {
+            "num_heads": 3,
+            "key_dim": 5,
+            "causal": False,
+            "dropout": 0.25,
+            "biases": biases(3, **shared),
+            "seed": 18,
+        },
+        timed=True,
     ),
     LayerSpec(
         "positions",
@@ -120,23 +219,57 @@ SPECS = [
         },
     ),
     LayerSpec(
+        "sinusoids", layers.SinusoidalPositions, lambda **_: {"count_from": "oldest"}
+    ),
+    LayerSpec(
+        "position_bias",
+        layers.RelativePositionBias,
+        lambda **_: {
+            "num_heads": 3,
+            "num_buckets": 6,
+            "max_distance": 9,
+            "bidirectional": True,
+        },
+    ),
+    LayerSpec("alibi", layers.AlibiBias, lambda **_: {"num_heads": 3}),
+    LayerSpec(
+        "time_bias",
+        layers.RelativeTimeBias,
+        lambda **_: {"num_heads": 3, "num_buckets": 50},
+        timed=True,
+    ),
+    LayerSpec(
         "encoder",
         layers.SequenceEncoder,
         lambda **shared: {
-            "blocks": _blocks(**shared),
+            "blocks": [
+                block("query", 100, **shared),
+                layers.HSTUBlock(
+                    2, 3, dropout=0.25, seed=200, biases=biases(2, **shared), **shared
+                ),
+            ],
             "position": layers.PositionEmbedding(17, **shared),
             "dropout": 0.25,
             "scale_inputs": True,
             "final_norm": False,
+            "head": keras.layers.Dense(WIDTH, "tanh", **shared),
             "seed": 19,
         },
+        timed=True,
     ),
     LayerSpec(
         "encoder_with_norm",
         layers.SequenceEncoder,
         lambda **shared: {
-            "blocks": [layers.TransformerBlock(1, 7, 11, norm="pre", **shared)]
+            "blocks": [block("pre", 300, **shared)],
+            "position": layers.SinusoidalPositions(**shared),
         },
     ),
     LayerSpec("pooling", layers.SequencePooling, lambda **_: {"method": "mean"}),
+    LayerSpec(
+        "interests",
+        layers.AttentionPooling,
+        lambda **_: {"num_interests": 3, "hidden_dim": 7},
+    ),
+    LayerSpec("attention_pooling", layers.AttentionPooling, lambda **_: {}),
 ]

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from tests.conformance.catalogue import INPUTS, MASK, SPECS
+from tests.conformance.catalogue import ARGUMENTS, INPUTS, SPECS
 from tests.weights import rewind
 from tfrs_selfattn._keras import KERAS_3
 
@@ -18,7 +18,7 @@ def outputs_of(spec, layer):
     """Inference, then training with dropout drawn from the start."""
     rewind(layer)
     return [
-        np.array(spec.call(layer, INPUTS, mask=MASK, training=training))
+        np.array(spec.call(layer, INPUTS, **ARGUMENTS, training=training))
         for training in (False, True)
     ]
 

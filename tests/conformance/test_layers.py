@@ -9,8 +9,20 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from tests.conformance.catalogue import INPUTS, LENGTH, MASK, SPECS, USERS, WIDTH
+from tests.conformance.catalogue import (
+    ARGUMENTS,
+    BIASES,
+    DTYPES,
+    INPUTS,
+    LENGTH,
+    MASK,
+    POOLING,
+    SPECS,
+    USERS,
+    WIDTH,
+)
 from tests.weights import randomize, rewind, seed_states
 from tfrs_selfattn import layers
 from tfrs_selfattn._keras import KERAS_3, keras
@@ -23,22 +35,23 @@ class Reload(enum.Enum):
 
     NONE = "none"
     CONFIG = "config"
+    CHECKPOINT = "checkpoint"
     KERAS = "keras"
     SAVED_MODEL = "saved_model"
 
 
 def functional_model(spec, layer, length=LENGTH):
     inputs = [keras.Input([length, WIDTH], name="inputs")]
-    masks = {}
-    if spec.takes("mask"):
-        masks["mask"] = keras.Input([length], dtype="bool", name="mask")
-        inputs.append(masks["mask"])
-    return keras.Model(inputs, layer(inputs[0], **masks))
+    arguments = {
+        name: keras.Input([length], dtype=DTYPES[name], name=name)
+        for name in spec.arguments()
+    }
+    inputs.extend(arguments.values())
+    return keras.Model(inputs, layer(inputs[0], **arguments))
 
 
 def model_inputs(spec):
-    tensors = [tf.constant(INPUTS)]
-    return [*tensors, tf.constant(MASK)] if spec.takes("mask") else tensors
+    return [tf.constant(INPUTS), *map(tf.constant, spec.arguments().values())]
 
 
 def reloaded(model, how, path):
@@ -48,6 +61,12 @@ def reloaded(model, how, path):
     if how is Reload.CONFIG:
         copy = keras.Model.from_config(model.get_config())
         copy.set_weights(model.get_weights())
+        return copy
+    if how is Reload.CHECKPOINT:
+        copy = keras.Model.from_config(model.get_config())
+        written = tf.train.Checkpoint(model).write(str(path / "checkpoint"))
+        status = tf.train.Checkpoint(copy).read(written)
+        status.assert_existing_objects_matched()
         return copy
     if how is Reload.KERAS:
         model.save(path / "model.keras")
@@ -70,8 +89,9 @@ def own_arguments(cls):
 
 
 def test_every_public_layer_is_in_the_catalogue():
-    listed = {spec.cls.__name__ for spec in SPECS}
-    assert listed == set(layers.__all__)
+    public = [getattr(layers, name) for name in layers.__all__]
+    listed = {spec.cls for spec in SPECS}
+    assert listed == {each for each in public if inspect.isclass(each)}
 
 
 def test_the_catalogue_leaves_no_argument_at_its_default():
@@ -102,8 +122,16 @@ def test_config_is_json_and_survives_a_round_trip(spec):
             assert config[name] == value
 
 
-@every_layer
-@pytest.mark.parametrize("how", Reload, ids=lambda how: how.value)
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        pytest.param(spec, how, id=f"{spec.name}-{how.value}")
+        for spec in SPECS
+        for how in Reload
+        # The slowest: the encoders hold all the blocks.
+        if how is not Reload.SAVED_MODEL or not spec.name.startswith("block")
+    ],
+)
 def test_reload_changes_no_output(spec, how, tmp_path):
     model = functional_model(spec, spec.make(name="layer"))
     randomize(model)
@@ -123,6 +151,45 @@ def test_reload_keeps_the_state_of_dropout(spec, tmp_path):
         again(model_inputs(spec), training=True),
         model(model_inputs(spec), training=True),
     )
+
+
+@every_layer
+def test_an_export_has_stock_operations_and_no_compiled_ones(spec, tmp_path):
+    layer = randomize(spec.build())
+    module = tf.Module()
+    module.layer = layer
+    arguments = [
+        tf.TensorSpec([None, None], DTYPES[name], name=name)
+        for name in spec.arguments()
+    ]
+
+    def serve(inputs, *given):
+        named = dict(zip(spec.arguments(), given, strict=True))
+        return layer(inputs, **named)
+
+    module.serve = tf.function(
+        serve,
+        input_signature=[tf.TensorSpec([None, None, WIDTH], tf.float32), *arguments],
+    )
+    expected = spec.call(layer, INPUTS, **ARGUMENTS)
+    tf.saved_model.save(module, str(tmp_path))
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((tmp_path / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    functions = graph.library.function
+    assert functions
+    for function in functions:
+        assert not function.attr["_XlaMustCompile"].b
+    used = {node.op for node in graph.node}
+    used |= {node.op for function in functions for node in function.node_def}
+    used -= {function.signature.name for function in functions}
+    # `PyFunc` and its kin are Python; an operation that is not TensorFlow's own has no
+    # wrapper in `tf.raw_ops`.
+    assert not {name for name in used if name.startswith(("PyFunc", "EagerPyFunc"))}
+    assert not {name for name in used if not hasattr(tf.raw_ops, name)}
+    again = tf.saved_model.load(str(tmp_path))
+    found = again.serve(*model_inputs(spec))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_layer
@@ -157,10 +224,11 @@ def test_dtype_policy(spec, policy, compute_dtype, tolerance):
     exact = randomize(spec.build())
     layer = spec.build(dtype=policy)
     layer.set_weights(exact.get_weights())
-    outputs = spec.call(layer, INPUTS, mask=MASK)
-    assert outputs.dtype == compute_dtype
+    outputs = spec.call(layer, INPUTS, **ARGUMENTS)
+    # Logits are float32 in every precision, and so is what is added to them.
+    assert outputs.dtype == ("float32" if spec.cls in BIASES else compute_dtype)
     outputs = tf.cast(outputs, tf.float32).numpy()
-    expected = spec.call(exact, INPUTS, mask=MASK).numpy()
+    expected = spec.call(exact, INPUTS, **ARGUMENTS).numpy()
     assert np.isfinite(outputs).all()
     np.testing.assert_allclose(
         outputs, expected, atol=tolerance * np.abs(expected).max(), rtol=0
@@ -180,32 +248,31 @@ def test_dtype_policy(spec, policy, compute_dtype, tolerance):
 )
 def test_graph_equals_eager(spec, how, training):
     layer = randomize(spec.build())
-    tensors = tf.constant(INPUTS), tf.constant(MASK)
     rewind(layer)
-    expected = spec.call(layer, tensors[0], mask=tensors[1], training=training)
+    expected = spec.call(layer, INPUTS, **ARGUMENTS, training=training)
     shape = [None, None] if how == "dynamic" else [USERS, LENGTH]
+    names = list(spec.arguments())
     function = tf.function(
-        lambda x, mask: spec.call(layer, x, mask=mask, training=training),
+        lambda x, *given: spec.call(
+            layer, x, **dict(zip(names, given, strict=True)), training=training
+        ),
         input_signature=[
             tf.TensorSpec([*shape, WIDTH], tf.float32),
-            tf.TensorSpec(shape, tf.bool),
+            *(tf.TensorSpec(shape, DTYPES[name]) for name in names),
         ],
         jit_compile=how == "xla",
     )
     rewind(layer)
-    np.testing.assert_allclose(function(*tensors), expected, rtol=1e-5, atol=1e-5)
+    found = function(*model_inputs(spec))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_layer
 @pytest.mark.parametrize("length", [LENGTH, None], ids=["static", "dynamic"])
 def test_functional_shapes(spec, length):
     model = functional_model(spec, spec.make(), length)
-    pooled = spec.cls is layers.SequencePooling
-    wanted = (None, WIDTH) if pooled else (None, length, WIDTH)
-    assert tuple(model.outputs[0].shape) == wanted
-    assert tuple(model(model_inputs(spec)).shape) == (
-        (USERS, WIDTH) if pooled else (USERS, LENGTH, WIDTH)
-    )
+    assert tuple(model.outputs[0].shape) == spec.output_shape(None, length)
+    assert tuple(model(model_inputs(spec)).shape) == spec.output_shape()
 
 
 @every_layer
@@ -213,13 +280,17 @@ def test_implicit_mask_equals_explicit_mask_and_is_passed_on(spec):
     ids = np.where(MASK, np.arange(1, 1 + MASK.size).reshape(MASK.shape), 0)
     embedding = keras.layers.Embedding(MASK.size + 1, WIDTH, mask_zero=True)
     layer = spec.build()
-    stack = keras.Sequential([embedding, layer])
-    implicit = stack(tf.constant(ids))
-    states = tf.convert_to_tensor(embedding(tf.constant(ids)))
-    explicit = spec.call(layer, tf.identity(states), mask=tf.constant(MASK))
+    items = embedding(tf.constant(ids))
+    others = {k: v for k, v in ARGUMENTS.items() if k != "mask"}
+    implicit = spec.call(layer, items, **others)
+    states = tf.identity(tf.convert_to_tensor(items))
+    explicit = spec.call(layer, states, **ARGUMENTS)
     np.testing.assert_array_equal(implicit, explicit)
+    if not spec.timed:
+        stack = keras.Sequential([embedding, layer])
+        np.testing.assert_array_equal(stack(tf.constant(ids)), explicit)
     mask = layer.compute_mask(states, tf.constant(MASK))
-    if spec.cls is layers.SequencePooling:
+    if spec.cls in POOLING + BIASES:
         assert mask is None
         assert getattr(implicit, "_keras_mask", None) is None
     else:
@@ -234,37 +305,47 @@ def test_implicit_mask_equals_explicit_mask_and_is_passed_on(spec):
         *(
             pytest.param(spec, True, id=f"{spec.name}-xla")
             for spec in SPECS
-            if spec.name in ("attention", "encoder", "pooling")  # the rest is in these
+            # The rest is in these.
+            if spec.name in ("attention", "blockwise_attention", "encoder", "interests")
         ),
     ],
 )
 def test_gradients_are_finite_and_reach_every_weight(spec, jit):
     layer = randomize(spec.build())
-    outputs = spec.call(layer, INPUTS, mask=MASK)
+    outputs = spec.call(layer, INPUTS, **ARGUMENTS)
     direction = np.random.default_rng(5).normal(size=outputs.shape).astype("float32")
 
     @tf.function(jit_compile=jit)
-    def gradients(inputs, mask):
+    def gradients(inputs, *given):
+        arguments = dict(zip(spec.arguments(), given, strict=True))
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            outputs = spec.call(layer, inputs, mask=mask, training=True)
+            outputs = spec.call(layer, inputs, **arguments, training=True)
             loss = tf.reduce_sum(outputs * direction)
         return tape.gradient(loss, [inputs, *layer.trainable_weights])
 
-    found = gradients(tf.constant(INPUTS), tf.constant(MASK))
-    names = ["inputs", *(getattr(w, "path", w.name) for w in layer.trainable_weights)]
-    for name, gradient in zip(names, found, strict=True):
+    found = gradients(tf.constant(INPUTS), *model_inputs(spec)[1:])
+    if spec.cls in BIASES:  # of the inputs they see the length only
+        assert found.pop(0) is None
+    else:
+        assert np.abs(found.pop(0)).max() > 1e-6
+    for weight, gradient in zip(layer.trainable_weights, found, strict=True):
+        name = getattr(weight, "path", weight.name)
         assert gradient is not None, name
         gradient = tf.convert_to_tensor(gradient).numpy()
         assert np.isfinite(gradient).all(), name
-        # A bias of the keys moves all logits of a query alike: softmax ignores it.
-        if "key_bias" not in name:
+        if not_ignored(spec, name):
             assert np.abs(gradient).max() > 1e-6, name
+
+
+def not_ignored(spec, name):
+    """A bias of the keys moves all logits of a query alike, but for rotation."""
+    return "key_bias" not in name or spec.kwargs().get("rotary", False)
 
 
 @pytest.mark.parametrize(
     "spec",
-    [spec for spec in SPECS if spec.cls is not layers.SequencePooling],
+    [spec for spec in SPECS if spec.build().trainable_weights],
     ids=lambda spec: spec.name,
 )
 def test_a_training_step_moves_every_weight(spec):
@@ -273,12 +354,12 @@ def test_a_training_step_moves_every_weight(spec):
     before = [np.array(weight) for weight in model.trainable_weights]
     counters = [np.array(state) for state in seed_states(model)]
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
-    inputs = [tensor.numpy() for tensor in model_inputs(spec)]
-    targets = np.ones(model(model_inputs(spec)).shape, np.float32)
-    loss = model.train_on_batch(inputs if len(inputs) > 1 else inputs[0], targets)
+    data = dict(zip(["inputs", *spec.arguments()], model_inputs(spec), strict=True))
+    target = tf.ones([USERS, *spec.output_shape()[1:]])
+    loss = model.train_on_batch(data, target)
     assert np.isfinite(loss)
     for old, weight in zip(before, model.trainable_weights, strict=True):
-        if "key_bias" not in weight.name:
+        if not_ignored(spec, weight.name):
             assert np.abs(np.array(weight) - old).max() > 1e-7, weight.name
     for old, state in zip(counters, seed_states(model), strict=True):
         assert np.array(state)[1] > old[1]

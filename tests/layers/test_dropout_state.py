@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conformance.catalogue import SPECS
+from tests.layers.two_replicas import NAMES
 from tests.weights import seed_states
 from tfrs_selfattn import layers
 from tfrs_selfattn._keras import keras
@@ -17,11 +19,22 @@ INPUTS = np.random.default_rng(0).normal(size=[4, 5, 6]).astype("float32")
 
 def encoder(seed):
     return layers.SequenceEncoder(
-        [layers.TransformerBlock(2, 3, 8, dropout=0.5, seed=seed)],
+        [
+            layers.TransformerBlock(
+                layers.MultiHeadSelfAttention(2, 3, dropout=0.5, seed=seed),
+                layers.FeedForward(8, dropout=0.5, seed=_after(seed, 1)),
+                dropout=0.5,
+                seed=_after(seed, 2),
+            )
+        ],
         position=layers.PositionEmbedding(8, embeddings_initializer="zeros"),
         dropout=0.5,
-        seed=None if seed is None else seed + 50,
+        seed=_after(seed, 50),
     )
+
+
+def _after(seed, steps):
+    return None if seed is None else seed + steps
 
 
 def copies(*built):
@@ -91,7 +104,9 @@ def test_the_mean_over_many_draws_is_the_output_without_dropout():
 
 
 def test_without_dropout_there_is_no_state():
-    layer = layers.TransformerBlock(2, 3, 8)
+    layer = layers.TransformerBlock(
+        layers.MultiHeadSelfAttention(2, 3), layers.FeedForward(8)
+    )
     layer.build(INPUTS.shape)
     assert seed_states(layer) == []
 
@@ -139,17 +154,22 @@ def replicas(run_python):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_two_replicas_draw_different_masks(replicas):
-    first, second = np.array(replicas["steps"][0])
-    assert np.abs(first - second).max() > 0.1
+def test_every_layer_with_dropout_ran_on_two_replicas(replicas):
+    assert set(replicas) == set(NAMES)
+    drawing = {spec.cls for spec in SPECS if "dropout" in spec.kwargs()}
+    assert drawing == {spec.cls for spec in SPECS if spec.name in NAMES}
 
 
-def test_two_replicas_count_each_step_once(replicas):
-    assert replicas["counters"] == [4, 4]  # two draws in each of two steps
-    first, second = np.array(replicas["steps"])
-    assert np.abs(first - second).reshape([2, -1]).max(axis=1).min() > 0.1
-
-
-def test_the_first_of_two_replicas_draws_what_one_alone_draws(replicas):
-    for step, alone in zip(replicas["steps"], replicas["alone"], strict=True):
-        np.testing.assert_array_equal(np.array(step[0]), np.array(alone))
+@pytest.mark.parametrize("name", NAMES)
+def test_two_replicas(replicas, name):
+    seen = replicas[name]
+    first, second = (np.array(step) for step in seen["steps"])
+    # Each replica and each step drops other elements.
+    assert np.abs(first[0] - first[1]).max() > 1e-3
+    assert np.abs(first - second).reshape([2, -1]).max(axis=1).min() > 1e-3
+    # Each draw counts once, however many replicas there are.
+    assert seen["counters"] == [[count] * 2 for count in seen["counters_alone"]]
+    assert min(seen["counters_alone"]) >= 2
+    # The first of two replicas draws what one alone draws.
+    for step, alone in zip(seen["steps"], seen["alone"], strict=True):
+        np.testing.assert_allclose(step[0], alone, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -17,7 +18,13 @@ MASK = IDS != 0
 
 def encoder():
     return layers.SequenceEncoder(
-        [layers.TransformerBlock(2, 3, 7, dropout=0.2)],
+        [
+            layers.TransformerBlock(
+                layers.MultiHeadSelfAttention(2, 3, dropout=0.2),
+                layers.FeedForward(7, dropout=0.2),
+                dropout=0.2,
+            )
+        ],
         position=layers.PositionEmbedding(9),
     )
 
@@ -41,6 +48,39 @@ def test_implicit_mask_beside_segment_ids(tmp_path):
     np.testing.assert_allclose(
         again([tf.constant(IDS), tf.constant(SEGMENTS)]), found, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"segment_ids": np.ones_like(IDS)},
+        {"attention_mask": np.ones([5, 5], bool)},
+        {"timestamps": np.arange(15).reshape([3, 5]), "request_times": IDS + 10**9},
+    ],
+    ids=lambda others: "+".join(others),
+)
+@pytest.mark.parametrize("how", ["eager", "graph", "functional"])
+def test_no_other_argument_costs_the_implicit_mask(others, how):
+    # Keras 3 hands the mask on by itself only when there is one tensor.
+    if "timestamps" in others:
+        biases = [layers.RelativeTimeBias(2)]
+        layer = layers.HSTUBlock(2, 3, causal=False, biases=biases)
+    else:
+        layer = layers.MultiHeadSelfAttention(2, 3, causal=False)
+    items = embedding()
+    vectors = tf.identity(tf.convert_to_tensor(items(tf.constant(IDS))))
+    others = {name: tf.constant(value) for name, value in others.items()}
+    expected = layer(vectors, mask=tf.constant(MASK), **others)
+
+    def call(ids):
+        return layer(items(ids), **others)
+
+    if how == "functional":
+        ids = keras.Input([5], dtype="int32")
+        call = keras.Model(ids, layer(items(ids), **others))
+    elif how == "graph":
+        call = tf.function(call)
+    np.testing.assert_allclose(call(tf.constant(IDS)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sequential_of_ids_to_one_vector():

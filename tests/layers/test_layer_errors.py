@@ -20,12 +20,19 @@ def attention(**kwargs):
 
 
 def block(**kwargs):
-    sizes = {"num_heads": 2, "key_dim": 3, "feed_forward_dim": 7}
-    return layers.TransformerBlock(**{**sizes, **kwargs})
+    return layers.TransformerBlock(attention(), feed_forward(), **kwargs)
 
 
 def feed_forward(**kwargs):
     return layers.FeedForward(**{"hidden_dim": 7, **kwargs})
+
+
+def hstu(**kwargs):
+    return layers.HSTUBlock(**{"num_heads": 2, "key_dim": 3, **kwargs})
+
+
+def distance(**kwargs):
+    return layers.RelativePositionBias(**{"num_heads": 2, **kwargs})
 
 
 def positions(**kwargs):
@@ -38,7 +45,7 @@ def encoder(**kwargs):
 
 POSITIVE = "a positive integer"
 FRACTION = "a number in [0, 1)"
-NORMS = "one of 'pre', 'post', 'query'"
+NORMS = "one of 'pre', 'post', 'query', 'gated'"
 ENDS = "one of 'newest', 'oldest'"
 METHODS = "one of 'newest', 'mean'"
 
@@ -52,9 +59,36 @@ METHODS = "one of 'newest', 'mean'"
         (lambda: attention(key_dim=-1), "key_dim", POSITIVE, "-1"),
         (lambda: attention(dropout=1.0), "dropout", FRACTION, "1.0"),
         (lambda: attention(dropout="0.1"), "dropout", FRACTION, "'0.1'"),
-        (lambda: block(num_heads=0), "num_heads", POSITIVE, "0"),
-        (lambda: block(key_dim=0), "key_dim", POSITIVE, "0"),
-        (lambda: block(feed_forward_dim=0), "feed_forward_dim", POSITIVE, "0"),
+        (lambda: attention(window=0), "window", POSITIVE, "0"),
+        (lambda: attention(window=-2), "window", POSITIVE, "-2"),
+        (lambda: attention(block_size=0), "block_size", POSITIVE, "0"),
+        (lambda: hstu(num_heads=0), "num_heads", POSITIVE, "0"),
+        (lambda: hstu(key_dim=1.5), "key_dim", POSITIVE, "1.5"),
+        (lambda: hstu(dropout=1), "dropout", FRACTION, "1"),
+        (lambda: distance(num_heads=0), "num_heads", POSITIVE, "0"),
+        (lambda: distance(num_buckets=0), "num_buckets", POSITIVE, "0"),
+        (lambda: distance(max_distance=0), "max_distance", POSITIVE, "0"),
+        (lambda: layers.AlibiBias(0), "num_heads", POSITIVE, "0"),
+        (lambda: layers.RelativeTimeBias(0), "num_heads", POSITIVE, "0"),
+        (
+            lambda: layers.RelativeTimeBias(2, num_buckets=0),
+            "num_buckets",
+            POSITIVE,
+            "0",
+        ),
+        (
+            lambda: layers.SinusoidalPositions(count_from="left"),
+            "count_from",
+            ENDS,
+            "'left'",
+        ),
+        (lambda: layers.AttentionPooling(0), "num_interests", POSITIVE, "0"),
+        (
+            lambda: layers.AttentionPooling(hidden_dim=0),
+            "hidden_dim",
+            POSITIVE,
+            "0",
+        ),
         (lambda: block(dropout=-0.1), "dropout", FRACTION, "-0.1"),
         (lambda: block(norm="rms"), "norm", NORMS, "'rms'"),
         (lambda: feed_forward(hidden_dim=0), "hidden_dim", POSITIVE, "0"),
@@ -74,10 +108,69 @@ def test_constructor(make, name, expected, received):
 def test_encoder_without_blocks():
     message = (
         "`blocks` must be a list of at least one layer. Received: blocks=[]. Use for "
-        "example [TransformerBlock(num_heads=2, key_dim=32, feed_forward_dim=256)]."
+        "example [TransformerBlock(MultiHeadSelfAttention(2, 32), FeedForward(256))]."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         layers.SequenceEncoder([])
+
+
+def test_rotation_turns_pairs():
+    message = (
+        "`key_dim` must be even with `rotary`, which turns pairs of channels. "
+        "Received: key_dim=5. Use key_dim=6."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        attention(key_dim=5, rotary=True)
+
+
+@pytest.mark.parametrize("make", [attention, hstu])
+def test_biases_of_another_number_of_heads(make):
+    message = (
+        "Every bias must have the heads of the attention. Received: "
+        "AlibiBias(num_heads=3), num_heads=2. Build the bias with num_heads=2."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(biases=[layers.RelativeTimeBias(2), layers.AlibiBias(3)])
+
+
+@pytest.mark.parametrize("make", [attention, hstu])
+def test_biases_that_are_none(make):
+    message = (
+        "`biases` must be a list of `RelativePositionBias`, `AlibiBias` or "
+        "`RelativeTimeBias`. Received: FeedForward. Use for example [AlibiBias(2)]."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(biases=[feed_forward()])
+
+
+@pytest.mark.parametrize(("buckets", "longest"), [(32, 16), (32, 3), (2, 1), (1, 1)])
+def test_max_distance_too_small(buckets, longest):
+    message = (
+        "`max_distance` must exceed 1 and half of `num_buckets`, the distances that "
+        f"have a bucket each. Received: max_distance={longest}, num_buckets={buckets}. "
+        "Use fewer buckets or a larger distance."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        distance(num_buckets=buckets, max_distance=longest)
+
+
+def test_one_bucket_for_two_directions():
+    message = (
+        "`num_buckets` must be at least 2 with `bidirectional`, one for each "
+        "direction. Received: num_buckets=1. Use for example 32."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        distance(num_buckets=1, bidirectional=True)
+
+
+@pytest.mark.parametrize(("buckets", "longest"), [(1, 2), (2, 2), (32, 17)])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_smallest_distances_that_do(buckets, longest, bidirectional):
+    buckets = max(buckets, 2) if bidirectional else buckets
+    bias = distance(
+        num_buckets=buckets, max_distance=longest, bidirectional=bidirectional
+    )
+    assert np.isfinite(bias(INPUTS)).all()
 
 
 EVERY_LAYER = {
@@ -87,15 +180,21 @@ EVERY_LAYER = {
     "PositionEmbedding": positions,
     "SequenceEncoder": encoder,
     "SequencePooling": layers.SequencePooling,
+    "HSTUBlock": hstu,
+    "SinusoidalPositions": layers.SinusoidalPositions,
+    "AttentionPooling": layers.AttentionPooling,
 }
 TAKING_A_MASK = [
     "MultiHeadSelfAttention",
     "PositionEmbedding",
     "SequenceEncoder",
+    "HSTUBlock",
+    "SinusoidalPositions",
     "SequencePooling",
+    "AttentionPooling",
 ]
-TAKING_SEGMENTS = TAKING_A_MASK[:3]
-TAKING_ATTENTION_MASKS = ["MultiHeadSelfAttention", "TransformerBlock"]
+TAKING_SEGMENTS = TAKING_A_MASK[:-2]
+TAKING_ATTENTION_MASKS = ["MultiHeadSelfAttention", "TransformerBlock", "HSTUBlock"]
 
 
 def assert_raises(layer, message, inputs=INPUTS, **arguments):
@@ -174,9 +273,10 @@ def test_segment_ids_of_another_shape_or_dtype(name):
 @pytest.mark.parametrize("name", TAKING_ATTENTION_MASKS)
 @pytest.mark.parametrize("shape", [(5,), (4, 4), (5, 4), (3, 5, 5), (2, 2, 5, 5)])
 def test_attention_mask_of_another_shape(name, shape):
+    owner = "HSTUBlock" if name == "HSTUBlock" else "MultiHeadSelfAttention"
     assert_raises(
         EVERY_LAYER[name](),
-        "`attention_mask` of `MultiHeadSelfAttention` must have the shape [B, T, T] or "
+        f"`attention_mask` of `{owner}` must have the shape [B, T, T] or "
         f"[T, T] of the inputs, (2, 5, 5) or (5, 5). Received: shape={shape}.",
         attention_mask=np.ones(shape, bool),
     )
@@ -212,4 +312,106 @@ def test_more_positions_than_learned():
 def test_attention_masks_that_fit(shape):
     assert (
         attention()(INPUTS, attention_mask=np.ones(shape, bool)).shape == INPUTS.shape
+    )
+
+
+def test_sinusoids_come_in_pairs():
+    assert_raises(
+        layers.SinusoidalPositions(),
+        "`SinusoidalPositions` needs an even width, half for sines and half for "
+        "cosines. Received: D=7. Use D=8.",
+        inputs=np.zeros([2, 5, 7], np.float32),
+    )
+
+
+def test_scores_of_blocks():
+    assert_raises(
+        attention(block_size=2),
+        "`return_attention_scores` must be False with `block_size`, which never holds "
+        "all weights. Received: return_attention_scores=True, block_size=2. Set "
+        "block_size=None to look at them.",
+        return_attention_scores=True,
+    )
+
+
+def timed_attention():
+    return attention(biases=[layers.RelativeTimeBias(2)])
+
+
+def timed_hstu():
+    return hstu(biases=[layers.RelativeTimeBias(2)])
+
+
+TAKING_TIMES = {
+    "RelativeTimeBias": lambda: layers.RelativeTimeBias(2),
+    "MultiHeadSelfAttention": timed_attention,
+    "HSTUBlock": timed_hstu,
+    "TransformerBlock": lambda: layers.TransformerBlock(
+        timed_attention(), feed_forward()
+    ),
+    "SequenceEncoder": lambda: layers.SequenceEncoder([timed_hstu()]),
+}
+TIMES = np.ones([2, 5], np.int64)
+
+
+@pytest.mark.parametrize("make", TAKING_TIMES.values(), ids=TAKING_TIMES)
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        ({}, "timestamps=None, request_times=None"),
+        (
+            {"timestamps": TIMES},
+            "timestamps=a tensor of shape (2, 5), request_times=None",
+        ),
+        (
+            {"request_times": TIMES},
+            "timestamps=None, request_times=a tensor of shape (2, 5)",
+        ),
+    ],
+)
+def test_times_that_are_missing(make, given, received):
+    assert_raises(
+        make(),
+        "`RelativeTimeBias` needs `timestamps` and `request_times`, int64 [B, T] Unix "
+        f"seconds. Received: {received}. Pass both to the outermost layer that is "
+        "called, or leave the bias out.",
+        **given,
+    )
+
+
+@pytest.mark.parametrize("name", list(TAKING_TIMES)[:3])
+@pytest.mark.parametrize("argument", ["timestamps", "request_times"])
+def test_times_of_another_shape_or_dtype(name, argument):
+    times = {"timestamps": TIMES, "request_times": TIMES}
+    assert_raises(
+        TAKING_TIMES[name](),
+        f"`{argument}` of `{name}` must have the shape [B, T] of the inputs, (2, 5). "
+        "Received: shape=(2, 4). Pad it as the inputs are padded.",
+        **{**times, argument: TIMES[:, 1:]},
+    )
+    assert_raises(
+        TAKING_TIMES[name](),
+        f"`{argument}` of `{name}` must be integers, Unix seconds. Received: "
+        "dtype=float32. Use int64: float32 is two minutes off.",
+        **{**times, argument: TIMES.astype("float32")},
+    )
+
+
+def test_ragged_inputs_with_dense_arguments():
+    assert_raises(
+        encoder(),
+        "`segment_ids` must be a RaggedTensor when the inputs are. Received: a tensor "
+        "of shape (2, 3). Make both ragged, or pad both.",
+        inputs=tf.RaggedTensor.from_row_lengths(tf.zeros([4, 6]), [3, 1]),
+        segment_ids=tf.ones([2, 3], tf.int32),
+    )
+
+
+def test_ragged_inputs_with_a_mask():
+    assert_raises(
+        encoder(),
+        "`mask` must be None with ragged inputs, whose lengths say what is real. "
+        "Received: a tensor of shape (2, 3). Leave it out, or pad the inputs.",
+        inputs=tf.RaggedTensor.from_row_lengths(tf.zeros([4, 6]), [3, 1]),
+        mask=tf.ones([2, 3], tf.bool),
     )

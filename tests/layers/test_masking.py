@@ -13,32 +13,78 @@ from hypothesis import strategies as st
 
 from tests.weights import randomize, rewind
 from tfrs_selfattn import layers
+from tfrs_selfattn._keras import keras
+from tfrs_selfattn.ops import lengths_mask
 
 B, D = 2, 5
 LENGTH = 6
-few = settings(max_examples=7, derandomize=True, deadline=None)
+few = settings(max_examples=5, derandomize=True, deadline=None)
 JUNK = [np.nan, np.inf, -np.inf, 3e38, 7.0]
 RATE = 0.4
 
 
-def attention(dtype, causal=True):
+def attention(dtype, causal=True, **options):
     return layers.MultiHeadSelfAttention(
-        2, 3, causal=causal, dropout=RATE, seed=1, dtype=dtype
+        2, 4, causal=causal, dropout=RATE, seed=1, dtype=dtype, **options
     )
+
+
+def every_bias(dtype, causal):
+    return [
+        layers.RelativePositionBias(
+            2, num_buckets=6, max_distance=9, bidirectional=not causal, dtype=dtype
+        ),
+        layers.RelativeTimeBias(2, num_buckets=50, dtype=dtype),
+        layers.AlibiBias(2, dtype=dtype),
+    ]
+
+
+def full_attention(dtype, causal=True, **options):
+    return attention(
+        dtype, causal, rotary=True, biases=every_bias(dtype, causal), **options
+    )
+
+
+def blockwise_attention(dtype, causal=True):
+    return full_attention(dtype, causal, block_size=4)
 
 
 def block(norm):
     def make(dtype, causal=True):
+        feed_forward = layers.FeedForward(
+            7, gated=norm == "gated", dropout=RATE, seed=3, dtype=dtype
+        )
         return layers.TransformerBlock(
-            2, 3, 7, causal=causal, dropout=RATE, norm=norm, seed=2, dtype=dtype
+            attention(dtype, causal),
+            feed_forward,
+            dropout=RATE,
+            norm=norm,
+            seed=2,
+            dtype=dtype,
         )
 
     return make
 
 
+def hstu_block(dtype, causal=True):
+    return layers.HSTUBlock(
+        2,
+        3,
+        causal=causal,
+        dropout=RATE,
+        biases=every_bias(dtype, causal),
+        seed=4,
+        dtype=dtype,
+    )
+
+
 def encoder(dtype, causal=True):
     return layers.SequenceEncoder(
-        [block(norm)(dtype, causal) for norm in ("query", "pre")],
+        [
+            block("query")(dtype, causal),
+            block("gated")(dtype, causal),
+            hstu_block(dtype, causal),
+        ],
         position=layers.PositionEmbedding(32, dtype=dtype),
         dropout=RATE,
         scale_inputs=True,
@@ -49,11 +95,15 @@ def encoder(dtype, causal=True):
 
 LAYERS = {
     "attention": attention,
-    "block_pre": block("pre"),
+    "full_attention": full_attention,
+    "blockwise_attention": blockwise_attention,
     "block_post": block("post"),
     "block_query": block("query"),
+    "block_gated": block("gated"),
+    "hstu_block": hstu_block,
     "encoder": encoder,
 }
+TIMED = ("full_attention", "blockwise_attention", "hstu_block", "encoder")
 _built = {}
 
 
@@ -62,6 +112,7 @@ def built(name, dtype="float32", causal=True):
     key = name, dtype, causal
     if key not in _built:
         layer = LAYERS[name](dtype, causal)
+        layer.timed = name in TIMED
         layer.build([B, LENGTH, D])
         _built[key] = randomize(layer, seed=len(name))
     return _built[key]
@@ -70,11 +121,20 @@ def built(name, dtype="float32", causal=True):
 def outputs(layer, inputs, training=False, **arguments):
     """All the layer returns, from the same state of dropout, as float32."""
     rewind(layer)
-    if isinstance(layer, layers.MultiHeadSelfAttention):
+    if isinstance(layer, layers.MultiHeadSelfAttention) and not layer.block_size:
         arguments["return_attention_scores"] = True
+    if layer.timed and "timestamps" not in arguments:
+        arguments |= times_of(inputs)
     found = layer(tf.constant(inputs), training=training, **arguments)
     found = found if isinstance(found, tuple) else (found,)
     return [tf.cast(tensor, tf.float32).numpy() for tensor in found]
+
+
+def times_of(inputs):
+    """An hour between two events, a minute from each to the request."""
+    steps = tf.range(inputs.shape[1], dtype=tf.int64) * 3600
+    timestamps = tf.broadcast_to(10**9 + steps, inputs.shape[:2])
+    return {"timestamps": timestamps, "request_times": timestamps + 60}
 
 
 def draw(seed, *shape):
@@ -88,7 +148,8 @@ dtypes = pytest.mark.parametrize(
     ("name", "dtype"),
     [
         *((name, "float32") for name in LAYERS),
-        ("attention", "mixed_float16"),
+        ("full_attention", "mixed_float16"),
+        ("blockwise_attention", "mixed_bfloat16"),
         ("encoder", "mixed_float16"),
         ("encoder", "mixed_bfloat16"),
     ],
@@ -288,16 +349,140 @@ def test_pooling_ignores_junk_under_padding(mask, seed, junk):
         )
 
 
-@every_layer
-def test_gradients_are_finite_with_empty_and_packed_rows(name):
-    layer = built(name)
-    inputs = tf.constant(draw(0, B, LENGTH, D))
-    mask = np.array([[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]], bool)
-    segment_ids = np.array([[0, 0, 0, 0, 0, 0], [0, 1, 1, 2, 2, 3]], np.int32)
+def gradients(layer, inputs, **arguments):
+    """Of a random sum over real positions, for the inputs and every weight."""
+    rewind(layer)
+    inputs = tf.constant(inputs)
+    times = times_of(inputs) if layer.timed else {}
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        found = layer(inputs, mask=mask, segment_ids=segment_ids, training=True)
-        loss = tf.reduce_sum(found**2)
-    gradient, *others = tape.gradient(loss, [inputs, *layer.trainable_weights])
-    for each in (gradient, *others):
-        assert np.isfinite(tf.convert_to_tensor(each)).all()
+        found = layer(inputs, training=True, **times, **arguments)
+        real = arguments["mask"]
+        if "segment_ids" in arguments:
+            real = real & (arguments["segment_ids"] != 0)
+        weights = np.where(real[..., np.newaxis], draw(9, *inputs.shape), 0.0)
+        loss = tf.reduce_sum(tf.where(weights != 0.0, found * weights, 0.0))
+    found = tape.gradient(loss, [inputs, *layer.trainable_weights])
+    return [tf.convert_to_tensor(each).numpy() for each in found]
+
+
+@every_layer
+def test_gradients_are_finite_with_empty_and_packed_rows(name):
+    found = gradients(
+        built(name),
+        draw(0, B, LENGTH, D),
+        mask=np.array([[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]], bool),
+        segment_ids=np.array([[0, 0, 0, 0, 0, 0], [0, 1, 1, 2, 2, 3]], np.int32),
+    )
+    for each in found:
+        assert np.isfinite(each).all()
+
+
+# A block by itself keeps its inputs in the residual, NaN too; an encoder clears them.
+@pytest.mark.parametrize("name", [n for n in LAYERS if not n.startswith("block_")])
+@pytest.mark.parametrize("junk", JUNK)
+def test_gradients_do_not_see_junk_under_padding(name, junk):
+    layer = built(name)
+    mask = np.array([[0, 0, 1, 1, 1, 0], [1, 1, 0, 1, 0, 0]], bool)
+    inputs = draw(0, B, LENGTH, D)
+    dirty = np.where(mask[..., np.newaxis], inputs, np.float32(junk))
+    expected, found = (gradients(layer, x, mask=mask) for x in (inputs, dirty))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", TIMED)
+@few
+@given(mask=masks, seed=seeds, junk=st.sampled_from([0, -1, 2**62, -(2**62)]))
+def test_times_under_padding_change_nothing(name, mask, seed, junk):
+    layer = built(name)
+    inputs = draw(seed, B, LENGTH, D)
+    times = times_of(inputs)
+    dirty = {
+        k: tf.where(mask, v, tf.constant(junk, tf.int64)) for k, v in times.items()
+    }
+    clean, *_ = outputs(layer, inputs, mask=mask, **times)
+    found, *_ = outputs(layer, inputs, mask=mask, **dirty)
+    np.testing.assert_array_equal(found[mask], clean[mask])
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_times_do_matter(name):
+    layer = built(name)
+    inputs = draw(0, B, LENGTH, D)
+    times = times_of(inputs)
+    before, *_ = outputs(layer, inputs, **times)
+    later = {**times, "request_times": times["request_times"] + 10**6}
+    after, *_ = outputs(layer, inputs, **later)
+    assert (np.abs(after - before).max(axis=-1)[:, 1:] > 1e-4).all()
+
+
+@few
+@given(window=st.integers(1, LENGTH), seed=seeds, causal=st.booleans())
+def test_what_is_outside_of_the_window_changes_nothing(window, seed, causal):
+    layer = layers.MultiHeadSelfAttention(2, 3, causal=causal, window=window)
+    inputs = draw(seed, B, LENGTH, D)
+    randomize(layer.build(inputs.shape) or layer, seed)
+    changed = inputs.copy()
+    changed[:, 2] = draw(seed + 1, B, D)
+    moved = np.abs(layer(changed) - layer(inputs)).max(axis=(0, 2)) > 0
+    for t in range(LENGTH):
+        sees = abs(t - 2) < window and not (causal and t < 2)
+        assert moved[t] == sees
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder_of_ids"])
+def test_mask_lengths_ragged_rows_and_keras_masks_agree(name):
+    """The four ways to say which items are real."""
+    ids = np.array([[3, 1, 4, 1, 5, 0], [2, 6, 0, 0, 0, 0]], np.int32)
+    lengths = tf.constant([5, 2])
+    mask = ids != 0
+    table = keras.layers.Embedding(9, D, mask_zero=True)
+    items = table(tf.constant(ids))
+    vectors = tf.identity(tf.convert_to_tensor(items))
+    layer = built(name.removesuffix("_of_ids"))
+    times = times_of(vectors)
+    explicit = layer(vectors, mask=mask, **times).numpy()
+    by_length = layer(vectors, mask=lengths_mask(lengths, LENGTH), **times)
+    np.testing.assert_array_equal(by_length, explicit)
+    np.testing.assert_array_equal(layer(items, **times), explicit)
+    if name == "encoder_of_ids":
+        rows = table(tf.RaggedTensor.from_tensor(ids, lengths=lengths))
+    else:
+        rows = tf.RaggedTensor.from_tensor(vectors, lengths=lengths)
+    ragged_times = {
+        k: tf.RaggedTensor.from_tensor(v, lengths=lengths) for k, v in times.items()
+    }
+    ragged = layer(rows, **ragged_times)
+    assert ragged.row_lengths().numpy().tolist() == [5, 2]
+    dense = ragged.to_tensor().numpy()
+    kept = mask[:, : dense.shape[1]]
+    np.testing.assert_allclose(dense[kept], explicit[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_ragged_rows_with_segments():
+    layer = layers.SequenceEncoder([block("pre")("float32")])
+    inputs = draw(0, B, LENGTH, D)
+    segment_ids = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 0, 0, 0, 0]], np.int32)
+    lengths = [5, 2]
+    expected = layer(inputs, segment_ids=segment_ids).numpy()
+    found = layer(
+        tf.RaggedTensor.from_tensor(inputs, lengths=lengths),
+        segment_ids=tf.RaggedTensor.from_tensor(segment_ids, lengths=lengths),
+    )
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(
+            found[row], expected[row, :length], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_implicit_masks_are_lost_as_keras_loses_them():
+    """What Keras drops, a layer of floats cannot see: hence `mask`."""
+    ids = tf.constant([[3, 1, 0], [0, 0, 2]])
+    items = keras.layers.Embedding(9, D, mask_zero=True)(ids)
+    layer = layers.MultiHeadSelfAttention(2, 3)
+    masked = layer(items).numpy()
+    np.testing.assert_array_equal(masked, layer(tf.identity(items), mask=ids != 0))
+    lost = layer(items + 0.0).numpy()
+    assert np.abs(lost - masked).max() > 1e-6
+    np.testing.assert_array_equal(layer(items + 0.0, mask=ids != 0), masked)

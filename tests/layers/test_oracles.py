@@ -13,8 +13,8 @@ from tests import oracles, weights
 from tfrs_selfattn import layers
 from tfrs_selfattn._keras import keras
 
-# Different primes: users, positions, width, heads, width of a head, hidden width.
-B, T, D, H, K, F = 3, 7, 5, 2, 11, 13
+# All different: users, positions, width, heads, width of a head, hidden width.
+B, T, D, H, K, F = 3, 7, 5, 2, 6, 13
 random = np.random.default_rng(0)
 INPUTS = random.normal(size=[B, T, D]).astype("float32")
 # Padded on the left, in between and on the right; the first two leave causal rows
@@ -38,8 +38,40 @@ MASKS = {
 masks_of_every_kind = pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS)
 
 
-def relu(value):
-    return max(value, 0.0)
+TIMES = np.cumsum(10 ** random.integers(0, 7, [B, T]), axis=1)
+REQUESTS = TIMES + random.integers(0, 9999, [B, T])
+ACTIVATIONS = {
+    "relu": oracles.relu,
+    "tanh": np.tanh,
+    "gelu": oracles.gelu,
+    "silu": oracles.silu,
+}
+
+
+def some_biases(heads):
+    return [
+        layers.RelativePositionBias(heads, num_buckets=6, max_distance=9),
+        layers.AlibiBias(heads),
+        layers.RelativeTimeBias(heads, num_buckets=40),
+    ]
+
+
+def bias_loops(layer):
+    """What the biases of an attention layer should add."""
+    by_distance, _, by_time = layer.biases
+    return [
+        oracles.distance_bias(np.array(by_distance._table), 9),
+        oracles.alibi(layer.num_heads),
+        oracles.time_bias(np.array(by_time._table), TIMES, REQUESTS),
+    ]
+
+
+def block(norm, *, activation="relu", gated=False, heads=H):
+    return layers.TransformerBlock(
+        layers.MultiHeadSelfAttention(heads, K),
+        layers.FeedForward(F, activation=activation, gated=gated),
+        norm=norm,
+    )
 
 
 def built(layer):
@@ -71,6 +103,68 @@ def test_attention(heads, causal, masks):
     assert_close(scores, expected_scores)
 
 
+@masks_of_every_kind
+@pytest.mark.parametrize("heads", [1, H])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rotary": True},
+        {"window": 3},
+        {"biased": True},
+        {"block_size": 3},
+        {"rotary": True, "window": 4, "biased": True, "block_size": 2},
+    ],
+    ids=lambda options: "+".join(options),
+)
+def test_attention_with_positions_and_times(options, heads, masks):
+    options, times = dict(options), {}
+    if options.pop("biased", False):
+        options["biases"] = some_biases(heads)
+        times = {"timestamps": TIMES, "request_times": REQUESTS}
+    causal = heads == 1
+    layer = built(layers.MultiHeadSelfAttention(heads, K, causal=causal, **options))
+    inputs = np.where(real_positions(masks)[..., np.newaxis], INPUTS, 0.0)
+    expected, _ = oracles.attention(
+        inputs,
+        weights.of_attention(layer),
+        heads,
+        causal=causal,
+        window=layer.window,
+        rotary=layer.rotary,
+        biases=bias_loops(layer) if layer.biases else [],
+        **masks,
+    )
+    assert_close(layer(INPUTS, **masks, **times), expected)
+
+
+@masks_of_every_kind
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both_ways"])
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
+def test_hstu_block(biased, causal, masks):
+    biases = some_biases(H) if biased else []
+    layer = built(layers.HSTUBlock(H, K, causal=causal, biases=biases))
+    times = {"timestamps": TIMES, "request_times": REQUESTS} if biased else {}
+    expected = oracles.hstu_block(
+        INPUTS,
+        weights.of_hstu_block(layer),
+        H,
+        biases=bias_loops(layer) if biased else [],
+        causal=causal,
+        **masks,
+    )
+    real = real_positions(masks)
+    assert_close(np.array(layer(INPUTS, **masks, **times))[real], expected[real])
+
+
+def test_bias_layers_give_what_attention_adds():
+    layer = built(layers.MultiHeadSelfAttention(H, K, biases=some_biases(H)))
+    for bias, loop in zip(layer.biases, bias_loops(layer), strict=True):
+        times = {"timestamps": TIMES, "request_times": REQUESTS}
+        found = np.array(bias(INPUTS, **times))
+        for place in np.ndindex(*found.shape):
+            np.testing.assert_allclose(found[place], loop(*place), rtol=1e-5)
+
+
 def test_attention_with_its_own_query():
     layer = built(layers.MultiHeadSelfAttention(H, K))
     query = random.normal(size=INPUTS.shape).astype("float32")
@@ -92,25 +186,28 @@ def test_attention_without_biases():
     assert_close(layer(INPUTS), expected)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_feed_forward(activation):
-    layer = built(layers.FeedForward(F, activation=activation))
-    function = {"relu": relu, "tanh": np.tanh}[activation]
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "silu"])
+def test_feed_forward(activation, gated):
+    layer = built(layers.FeedForward(F, activation=activation, gated=gated))
+    function = ACTIVATIONS[activation]
     expand, contract = weights.of_feed_forward(layer)
-    expected = oracles.feed_forward(INPUTS, expand, contract, function)
+    expected = oracles.feed_forward(INPUTS, expand, contract, function, gated)
     assert_close(layer(INPUTS), expected)
 
 
 @masks_of_every_kind
-@pytest.mark.parametrize("norm", ["pre", "post", "query"])
+@pytest.mark.parametrize("norm", ["pre", "post", "query", "gated"])
 def test_transformer_block(norm, masks):
-    layer = built(layers.TransformerBlock(H, K, F, norm=norm))
+    gated = norm == "gated"
+    layer = built(block(norm, activation="silu" if gated else "relu", gated=gated))
     expected = oracles.transformer_block(
         INPUTS,
         weights.of_block(layer),
         H,
         norm=norm,
-        activation=relu,
+        activation=oracles.silu if gated else oracles.relu,
+        gated=gated,
         causal=True,
         **masks,
     )
@@ -152,7 +249,7 @@ def test_sequence_encoder(final_norm, masks):
         masks = {k: v for k, v in masks.items() if k != "attention_mask"}
     norms = ["query", "pre", "post"]
     encoder = layers.SequenceEncoder(
-        [layers.TransformerBlock(H, K, F, norm=norm) for norm in norms],
+        [block(norm) for norm in norms],
         position=layers.PositionEmbedding(T),
         scale_inputs=True,
         final_norm=final_norm,
@@ -167,13 +264,13 @@ def test_sequence_encoder(final_norm, masks):
         masks.get("segment_ids"),
         "newest",
     )
-    for norm, block in zip(norms, encoder.blocks, strict=True):
+    for norm, layer in zip(norms, encoder.blocks, strict=True):
         states = oracles.transformer_block(
             states,
-            weights.of_block(block),
+            weights.of_block(layer),
             H,
             norm=norm,
-            activation=relu,
+            activation=oracles.relu,
             causal=True,
             **masks,
         )
@@ -186,9 +283,9 @@ def test_sequence_encoder(final_norm, masks):
 
 
 def test_encoder_without_extras_adds_nothing():
-    block = layers.TransformerBlock(H, K, F)
-    encoder = built(layers.SequenceEncoder([block], final_norm=False))
-    np.testing.assert_array_equal(encoder(INPUTS), block(INPUTS))
+    only = block("pre")
+    encoder = built(layers.SequenceEncoder([only], final_norm=False))
+    np.testing.assert_array_equal(encoder(INPUTS), only(INPUTS))
 
 
 @pytest.mark.parametrize("method", ["newest", "mean"])
@@ -220,3 +317,34 @@ def test_projections_do_not_start_alike():
     for i, first in enumerate(kernels):
         for second in kernels[i + 1 :]:
             assert np.abs(first - second).max() > 0.1
+
+
+@pytest.mark.parametrize("count_from", ["newest", "oldest"])
+@pytest.mark.parametrize("segmented", [False, True], ids=["rows", "segments"])
+def test_sinusoidal_positions(segmented, count_from):
+    layer = layers.SinusoidalPositions(count_from=count_from)
+    inputs = random.normal(size=[B, T, 6]).astype("float32")
+    segments = SEGMENTS if segmented else None
+    real = MASK & (SEGMENTS != 0) if segmented else MASK
+    table = [oracles.sinusoids(number, 6) for number in range(T)]
+    expected = oracles.add_positions(inputs, table, real, segments, count_from)
+    found = np.array(layer(inputs, mask=MASK, segment_ids=segments))
+    assert_close(found[real], expected[real])
+
+
+@pytest.mark.parametrize("interests", [None, 1, 3])
+@pytest.mark.parametrize("hidden_dim", [None, 11])
+def test_attention_pooling(interests, hidden_dim):
+    layer = built(layers.AttentionPooling(interests, hidden_dim=hidden_dim))
+    kernels = [np.array(w, np.float64) for w in layer.trainable_weights]
+    assert kernels[0].shape == (D, hidden_dim or 4 * D)
+    mask = np.concatenate([MASK, np.zeros([1, T], bool)])  # the last row is empty
+    inputs = np.concatenate([INPUTS, INPUTS[:1]])
+    expected = oracles.attention_pool(inputs, mask, *kernels)
+    found = np.array(layer(inputs, mask=mask))
+    assert found.shape == ((B + 1, D) if interests is None else (B + 1, interests, D))
+    assert_close(found, expected[:, 0] if interests is None else expected)
+    np.testing.assert_array_equal(found[-1], np.zeros_like(found[-1]))
+    everything = oracles.attention_pool(INPUTS, np.ones([B, T], bool), *kernels)
+    without = layer(INPUTS)
+    assert_close(without, everything[:, 0] if interests is None else everything)

@@ -78,8 +78,8 @@ def test_no_two_layers_draw_the_same_dropout(model):
     [
         (
             {"num_heads": 4, "embedding_dim": 6},
-            "`num_heads` must divide `embedding_dim`. Received: num_heads=4, "
-            "embedding_dim=6. Change either.",
+            "`num_heads` must divide the width of the item vectors. Received: "
+            "num_heads=4, width=6. Change either.",
         ),
         (
             {"num_heads": 0},

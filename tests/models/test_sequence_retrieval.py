@@ -22,8 +22,10 @@ from tfrs_selfattn.data import (
     training_dataset,
 )
 from tfrs_selfattn.evaluation import evaluate_ranking
+from tfrs_selfattn.evaluation.ranking import target_ranks
+from tfrs_selfattn.layers import AttentionPooling
 from tfrs_selfattn.losses import FullSoftmax
-from tfrs_selfattn.models import SequenceRetrieval, presets
+from tfrs_selfattn.models import QueryTower, SequenceRetrieval, presets
 
 pytestmark = pytest.mark.legacy_keras
 
@@ -279,6 +281,50 @@ def test_weights_survive_a_checkpoint(tmp_path):
     other.load_weights(tmp_path / "weights").expect_partial()
     np.testing.assert_array_equal(
         other.score(BATCH["history"]), model.score(BATCH["history"])
+    )
+
+
+def interests_model(**options):
+    base = tiny_model()
+    tower = QueryTower(
+        base.query_tower.item_embedding,
+        base.query_tower.encoder,
+        pooling=AttentionPooling(3, hidden_dim=5),
+        max_length=6,
+    )
+    model = SequenceRetrieval(tower, base.candidate_tower, **options)
+    model(np.ones([1, 2], np.int32))
+    return randomize(model)
+
+
+def test_of_several_interests_the_best_scores():
+    model = interests_model()
+    queries = model(BATCH["history"]).numpy()
+    candidates = model.candidate_tower.catalogue().numpy()
+    assert queries.shape == (2, 3, 4)
+    expected = [
+        [max(np.dot(interest, item) for interest in interests) for item in candidates]
+        for interests in queries
+    ]
+    scores = model.score(BATCH["history"])
+    assert scores.shape == (2, 11)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+    each = np.einsum("bkd,nd->bkn", queries, candidates)
+    assert len(set(each.argmax(axis=1).ravel())) == 3  # each is the best of some
+
+
+def test_several_interests_are_evaluated_and_reloaded():
+    model = interests_model()
+    model.compile()
+    rows = {"history": BATCH["history"], "target": tf.constant([7, 2])}
+    found = model.test_step(rows)
+    ranks = target_ranks(model.score(rows["history"]), rows["target"], rows["history"])
+    assert float(found["hr@10"]) == float(np.mean(ranks.numpy() <= 10))
+    again = SequenceRetrieval.from_config(model.get_config())
+    again(BATCH["history"])
+    again.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        again.score(BATCH["history"]), model.score(BATCH["history"]), rtol=1e-6
     )
 
 

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from tests.weights import randomize, rewind
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.layers import (
+    AttentionPooling,
+    FeedForward,
+    MultiHeadSelfAttention,
     PositionEmbedding,
     SequenceEncoder,
     SequencePooling,
@@ -27,7 +30,15 @@ N, D, LONGEST = 23, 6, 5
 
 def make_tower(**options):
     encoder = SequenceEncoder(
-        [TransformerBlock(2, 3, 7, dropout=0.3, norm="query", seed=1)],
+        [
+            TransformerBlock(
+                MultiHeadSelfAttention(2, 3, dropout=0.3, seed=2),
+                FeedForward(7, dropout=0.3, seed=3),
+                dropout=0.3,
+                norm="query",
+                seed=1,
+            )
+        ],
         position=PositionEmbedding(LONGEST),
         dropout=0.3,
         seed=4,
@@ -203,3 +214,30 @@ def test_max_length_must_be_positive():
     message = r"`max_length` must be a positive integer\. Received: max_length=0\."
     with pytest.raises(ValueError, match=message):
         make_tower(max_length=0)
+
+
+def test_the_mask_comes_from_the_ids_and_cannot_be_lost():
+    # An embedding without `mask_zero`, whose row of padding is anything but nothing.
+    tower = make_tower()
+    assert not tower.item_embedding.mask_zero
+    history = tf.constant([[0, 0, 7, 9], [3, 0, 0, 0]])
+    expected = tower(history).numpy(), tower.encode(history).numpy()
+    table = tower.item_embedding.embeddings
+    junk = np.full([1, D], np.nan, np.float32)
+    table.assign(tf.concat([junk, table[1:]], axis=0))
+    np.testing.assert_array_equal(tower(history), expected[0])
+    real = history.numpy() != 0
+    np.testing.assert_array_equal(
+        tower.encode(history).numpy()[real], expected[1][real]
+    )
+
+
+def test_several_interests():
+    pooling = AttentionPooling(3, hidden_dim=5)
+    tower = make_tower(pooling=pooling, normalize=True)
+    found = tower(tf.constant([[0, 7, 9], [0, 0, 0]])).numpy()
+    assert found.shape == (2, 3, D)
+    np.testing.assert_allclose(np.linalg.norm(found[0], axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(found[1], np.zeros([3, D]))
+    again = QueryTower.from_config(tower.get_config())
+    assert again.pooling.get_config() == pooling.get_config()

@@ -9,6 +9,9 @@ import tensorflow_recommenders as tfrs
 
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.layers import (
+    AttentionPooling,
+    FeedForward,
+    MultiHeadSelfAttention,
     PositionEmbedding,
     SequenceEncoder,
     SequencePooling,
@@ -22,17 +25,17 @@ WIDTH = 8
 
 
 class UserModel(tfrs.Model):
-    def __init__(self):
+    def __init__(self, pooling):
         super().__init__()
         self.query = keras.Sequential(
             [
                 keras.layers.StringLookup(vocabulary=ITEMS, mask_token=""),
                 keras.layers.Embedding(len(ITEMS) + 2, WIDTH, mask_zero=True),
                 SequenceEncoder(
-                    [TransformerBlock(num_heads=2, key_dim=4, feed_forward_dim=16)],
+                    [TransformerBlock(MultiHeadSelfAttention(2, 4), FeedForward(16))],
                     position=PositionEmbedding(max_length=10),
                 ),
-                SequencePooling(),
+                pooling,
             ]
         )
         self.candidate = keras.Sequential(
@@ -51,8 +54,8 @@ class UserModel(tfrs.Model):
         )
 
 
-def test_a_users_own_model_learns_the_next_item():
-    keras.utils.set_random_seed(0)
+def walks_around_the_clock():
+    """Histories whose next item is the one after the last, padded on the left."""
     random = np.random.default_rng(0)
     starts = random.integers(0, 12, 64)
     lengths = random.integers(1, 6, 64)
@@ -63,10 +66,16 @@ def test_a_users_own_model_learns_the_next_item():
     histories = [
         [""] * (6 - len(walk)) + [ITEMS[i] for i in walk[:-1]] for walk in walks
     ]
-    data = {"history": histories, "next": [ITEMS[walk[-1]] for walk in walks]}
+    return {"history": histories, "next": [ITEMS[walk[-1]] for walk in walks]}
+
+
+def test_a_users_own_model_learns_the_next_item():
+    keras.utils.set_random_seed(0)
+    data = walks_around_the_clock()
+    histories = data["history"]
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(32).repeat()
 
-    model = UserModel()
+    model = UserModel(SequencePooling())
     model.compile(optimizer=keras.optimizers.Adam(0.02))
     losses = model.fit(dataset, steps_per_epoch=4, epochs=12, verbose=0).history["loss"]
     assert losses[-1] < 0.6 * losses[0]
@@ -84,3 +93,24 @@ def test_a_users_own_model_learns_the_next_item():
         rtol=1e-3,
         atol=1e-4,
     )
+
+
+def test_several_interests_learn_with_the_retrieval_task():
+    keras.utils.set_random_seed(0)
+    data = walks_around_the_clock()
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(32).repeat()
+    model = UserModel(AttentionPooling(num_interests=3))
+    model.compile(optimizer=keras.optimizers.Adam(0.02))
+    losses = model.fit(dataset, steps_per_epoch=4, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    queries = model.query(tf.constant(data["history"]))
+    candidates = model.candidate(tf.constant(ITEMS))
+    assert queries.shape == (64, 3, WIDTH)
+    # The task's loss takes the maximum over interests; so does the ranking.
+    loss = model.task(queries, model.candidate(tf.constant(data["next"])))
+    scores = tf.reduce_max(tf.einsum("bkd,nd->bkn", queries, candidates), axis=1)
+    batch = tf.gather(scores, [ITEMS.index(item) for item in data["next"]], axis=1)
+    expected = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(64), batch)
+    np.testing.assert_allclose(loss, tf.reduce_sum(expected), rtol=1e-4)
+    hits = tf.argmax(scores, axis=1).numpy() == [ITEMS.index(x) for x in data["next"]]
+    assert hits.mean() > 0.6

@@ -1,4 +1,4 @@
-"""Masks as pictures: literal matrices of 0 and 1, 1 = may attend."""
+"""Lengths, positions of real items, and rows moved to their right end."""
 
 from __future__ import annotations
 
@@ -9,110 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracles
-from tfrs_selfattn.ops import (
-    align_right,
-    causal_mask,
-    combine_masks,
-    item_positions,
-    segment_mask,
-)
+from tfrs_selfattn.ops import align_right, item_positions, lengths_mask
 
 
 def from_picture(picture):
     return tf.constant(np.array(picture, bool))
 
 
-def assert_picture(mask, picture):
-    assert mask.dtype == tf.bool
-    np.testing.assert_array_equal(tf.cast(mask, tf.int32), picture)
-
-
-def test_causal_mask():
-    picture = [
-        [1, 0, 0, 0],
-        [1, 1, 0, 0],
-        [1, 1, 1, 0],
-        [1, 1, 1, 1],
-    ]
-    assert_picture(causal_mask(4), picture)
-    assert_picture(causal_mask(tf.constant(4)), picture)
-
-
-def test_segment_mask():
-    assert_picture(
-        segment_mask(tf.constant([[1, 1, 2, 0]])),
-        [
-            [
-                [1, 1, 0, 0],
-                [1, 1, 0, 0],
-                [0, 0, 1, 0],
-                [0, 0, 0, 0],
-            ]
-        ],
-    )
-
-
-def test_padding_hides_keys_and_leaves_queries():
-    assert_picture(
-        combine_masks(3, padding_mask=tf.constant([[False, True, True]])),
-        [[[0, 1, 1]]],  # the same for every query
-    )
-
-
-def test_left_padding_and_causal_leave_rows_without_a_key():
-    assert_picture(
-        combine_masks(3, padding_mask=tf.constant([[False, True, True]]), causal=True),
-        [
-            [
-                [0, 0, 0],
-                [0, 1, 0],
-                [0, 1, 1],
-            ]
-        ],
-    )
-
-
-def test_all_masks_together():
-    all_but_the_first_pair = from_picture(
-        [
-            [1, 1, 1, 1, 1],
-            [0, 1, 1, 1, 1],
-            [1, 1, 1, 1, 1],
-            [1, 1, 1, 1, 1],
-            [1, 1, 1, 1, 1],
-        ]
-    )
-    picture = [
-        [
-            [1, 0, 0, 0, 0],
-            [0, 1, 0, 0, 0],
-            [1, 1, 1, 0, 0],
-            [0, 0, 0, 0, 0],
-            [0, 0, 0, 0, 1],
-        ]
-    ]
-    combined = combine_masks(
-        5,
-        padding_mask=tf.constant([[True, True, True, False, True]]),
-        segment_ids=tf.constant([[4, 4, 4, 9, 9]]),
-        attention_mask=all_but_the_first_pair,
-        causal=True,
-    )
-    assert_picture(combined, picture)
-
-
-def test_attention_mask_of_each_user():
-    pictures = [[[1, 0], [1, 1]], [[0, 1], [0, 0]]]
-    masks = from_picture(pictures)
-    assert_picture(combine_masks(2, attention_mask=masks), pictures)
-    assert_picture(
-        combine_masks(2, attention_mask=masks, causal=True),
-        [[[1, 0], [1, 1]], [[0, 0], [0, 0]]],
-    )
-
-
-def test_no_mask_hides_nothing():
-    assert combine_masks(3) is None
+def test_lengths_mask():
+    found = lengths_mask(tf.constant([2, 0, 3]), 3)
+    assert found.dtype == tf.bool
+    np.testing.assert_array_equal(found, [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,17 @@ class Sequences:
 
 @dataclass(frozen=True)
 class EventSummary:
-    """Counts that describe an event log; times are Unix seconds.
+    """Counts that describe an event log.
 
-    `duplicate_events` counts events that repeat an earlier one (same user, item and
-    time). They are kept.
+    Args:
+        users: int. U.
+        items: int. N.
+        events: int.
+        duplicate_events: int. Events that repeat an earlier one (same user, item and
+            time). They are kept.
+        one_event_users: int. Users with a single event.
+        first_time: int. Unix seconds of the first event.
+        last_time: int. Unix seconds of the last event.
     """
 
     users: int

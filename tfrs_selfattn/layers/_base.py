@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from typing import Any
 
@@ -30,6 +31,16 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
         self.supports_masking = True
         self.seed = seed
         self._seed_state: Any = None
+        self._takes_mask = "mask" in inspect.signature(self.call).parameters
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Keras 3 drops the implicit mask of a layer that is given several tensors.
+        if KERAS_3 and not args and kwargs.get("mask") is None:
+            mask = getattr(inputs, "_keras_mask", None)
+            symbolic = isinstance(inputs, keras.KerasTensor)
+            if mask is not None and not symbolic and self._takes_mask:
+                kwargs["mask"] = mask
+        return super().__call__(inputs, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -148,6 +159,26 @@ def check_attention_mask(layer: Any, mask: Any, inputs: tf.Tensor) -> tf.Tensor 
     return mask
 
 
+def check_timestamps(
+    layer: Any, timestamps: Any, request_times: Any, inputs: tf.Tensor
+) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+    """Both as int64 `[B, T]` tensors that fit the inputs, else raises `ValueError`."""
+    checked: list[tf.Tensor | None] = []
+    for name, times in [("timestamps", timestamps), ("request_times", request_times)]:
+        if times is not None:
+            times = tf.convert_to_tensor(times)
+            _check_shape(layer, name, times, inputs)
+            if not times.dtype.is_integer:
+                raise ValueError(
+                    f"`{name}` of `{type(layer).__name__}` must be integers, Unix "
+                    f"seconds. Received: dtype={times.dtype.name}. Use int64: float32 "
+                    "is two minutes off."
+                )
+            times = tf.cast(times, tf.int64)
+        checked.append(times)
+    return checked[0], checked[1]
+
+
 def _check_shape(layer: Any, name: str, tensor: tf.Tensor, inputs: tf.Tensor) -> None:
     shape = tensor.shape
     if shape.rank != 2 or not shape.is_compatible_with(inputs.shape[:2]):
@@ -179,3 +210,16 @@ def real_items(
 def zero_padding(inputs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Replaces what stands under padding by 0, also where it is NaN or infinite."""
     return tf.where(mask[..., tf.newaxis], inputs, tf.zeros([], inputs.dtype))
+
+
+def static_or_dynamic(tensor: tf.Tensor, axis: int) -> Any:
+    """The size of an axis: an int where it is known, else a scalar tensor."""
+    size = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if size is None else size
+
+
+def restore_layer(layer: Any) -> Any:
+    """A layer as it is, or rebuilt from its serialized form (`from_config`)."""
+    if isinstance(layer, dict):
+        return keras.saving.deserialize_keras_object(layer)
+    return layer

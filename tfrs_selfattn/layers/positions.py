@@ -39,6 +39,7 @@ class PositionEmbedding(SequenceLayer):
         inputs: float `[B, T, D]`.
         mask: bool `[B, T]`, True = real item. None takes every position for real.
         segment_ids: int `[B, T]`, contiguous; positions restart in each segment.
+        start: int `[B]`. Items that came before these ones (incremental encoding).
 
     Returns:
         float `[B, T, D]`, in the layer's compute dtype.
@@ -101,6 +102,7 @@ class PositionEmbedding(SequenceLayer):
         inputs: tf.Tensor,
         mask: tf.Tensor | None = None,
         segment_ids: tf.Tensor | None = None,
+        start: tf.Tensor | None = None,
     ) -> tf.Tensor:
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
@@ -115,5 +117,7 @@ class PositionEmbedding(SequenceLayer):
         if real is None:
             real = tf.ones(tf.shape(inputs)[:2], tf.bool)
         places = item_positions(real, segment_ids, count_from=self.count_from)
+        if start is not None:
+            places += start[:, tf.newaxis]
         table = tf.cast(self._embeddings, self.compute_dtype)
         return inputs + tf.gather(table, tf.minimum(places, self.max_length - 1))

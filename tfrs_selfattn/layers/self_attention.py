@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,11 +15,17 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    check_timestamps,
     real_items,
+    static_or_dynamic,
     zero_padding,
 )
+from tfrs_selfattn.layers._bias import restore_biases
 from tfrs_selfattn.ops.attention import dot_product_attention
-from tfrs_selfattn.ops.masks import combine_masks
+from tfrs_selfattn.ops.attention_mask import AttentionMask
+from tfrs_selfattn.ops.biases import AttentionBias
+from tfrs_selfattn.ops.blockwise import blockwise_attention
+from tfrs_selfattn.ops.rotary import rotate
 
 
 @register
@@ -43,6 +50,15 @@ class MultiHeadSelfAttention(SequenceLayer):
         use_bias: bool. Biases in the four projections. Defaults to `True`.
         kernel_initializer: initializer of the four kernels. Defaults to
             `"glorot_uniform"`.
+        window: int. Attend to positions with $|t - s|$ below it only, counted in
+            slots of the row. None sees all. Defaults to `None`.
+        rotary: bool. Rotate queries and keys by their position (RoPE); `key_dim` must
+            be even. Defaults to `False`.
+        biases: list of `RelativePositionBias`, `AlibiBias`, `RelativeTimeBias`, added
+            to the logits. Defaults to `()`.
+        block_size: int. Attend block against block, in memory that grows with T and
+            not with T², for histories of thousands of items. None computes each weight
+            once, which is faster while they fit. Defaults to `None`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`
             (`name`, `dtype`, …).
 
@@ -56,6 +72,9 @@ class MultiHeadSelfAttention(SequenceLayer):
         return_attention_scores: bool. Also return the weights, before dropout.
         query: float `[B, T, D]`. Takes the place of `inputs` as the source of $Q$, for
             blocks that normalize the query only (SASRec).
+        timestamps: int64 `[B, T]`, Unix seconds of the events, for a time bias.
+        request_times: int64 `[B, T]`, when the item after each position was, or is,
+            asked for, for a time bias.
 
     Returns:
         float `[B, T, D]` in the layer's compute dtype; with `return_attention_scores`
@@ -63,7 +82,8 @@ class MultiHeadSelfAttention(SequenceLayer):
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
-            or a mask has another shape.
+            a mask has another shape, times are missing for a time bias, or scores are
+            asked for of blockwise attention.
 
     Masking: consumes and passes on the mask; padding may be on either side, and what
     stands in it, even NaN, never reaches a real position.
@@ -76,12 +96,15 @@ class MultiHeadSelfAttention(SequenceLayer):
     >>> layer(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
-    Differs from: `keras.layers.MultiHeadAttention`, which averages hidden positions in
-    a fully masked row, and loses the padding mask where Keras loses it silently.
+    Differs from: `keras.layers.MultiHeadAttention`, which may average what is hidden
+    in a fully masked row. An implicit mask gets lost before this layer as before that
+    one: behind `x + 1.0`, say, or a call that is a `tf.function`. Pass `mask` then.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781) (SASRec), 3.2.
+        - [Su et al., 2021](https://arxiv.org/abs/2104.09864) (RoPE), section 3.2.
+        - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), for `block_size`.
     """
 
     def __init__(
@@ -93,6 +116,10 @@ class MultiHeadSelfAttention(SequenceLayer):
         dropout: float = 0.0,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
+        window: int | None = None,
+        rotary: bool = False,
+        biases: Sequence[Any] = (),
+        block_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,6 +129,15 @@ class MultiHeadSelfAttention(SequenceLayer):
         self.dropout_rate = check_fraction("dropout", dropout)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.window = _optional_positive("window", window)
+        self.rotary = bool(rotary)
+        self.biases = restore_biases(self, biases, self.num_heads)
+        self.block_size = _optional_positive("block_size", block_size)
+        if self.rotary and self.key_dim % 2:
+            raise ValueError(
+                "`key_dim` must be even with `rotary`, which turns pairs of channels. "
+                f"Received: key_dim={key_dim}. Use key_dim={key_dim + 1}."
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -112,6 +148,10 @@ class MultiHeadSelfAttention(SequenceLayer):
             "dropout": self.dropout_rate,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "window": self.window,
+            "rotary": self.rotary,
+            "biases": [keras.saving.serialize_keras_object(b) for b in self.biases],
+            "block_size": self.block_size,
         }
 
     def build(self, input_shape: Any) -> None:
@@ -123,6 +163,8 @@ class MultiHeadSelfAttention(SequenceLayer):
         self._output_kernel, self._output_bias = self._projection(
             "output", inner, width
         )
+        for bias in self.biases:
+            self.build_sublayer(bias, input_shape)
         if self.dropout_rate > 0.0:
             self.build_seed_state()
         self.built = True
@@ -150,80 +192,147 @@ class MultiHeadSelfAttention(SequenceLayer):
         training: Any = None,
         return_attention_scores: bool = False,
         query: tf.Tensor | None = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
     ) -> Any:
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         attention_mask = check_attention_mask(self, attention_mask, inputs)
+        times = check_timestamps(self, timestamps, request_times, inputs)
         query = _check_query(query, inputs)
-        length = inputs.shape[1] or tf.shape(inputs)[1]
-        hidden = combine_masks(
-            length,
-            padding_mask=mask,
-            segment_ids=segment_ids,
-            attention_mask=attention_mask,
-            causal=self.causal,
-        )
         real = real_items(mask, segment_ids)
         if real is not None:
             inputs = zero_padding(inputs, real)
-        q, k, v = self._project(inputs, query)
-        seed = None
         rate = self.dropout_rate if training else 0.0
-        if rate > 0.0:
-            seed = self.next_seed()
-        heads, weights = dot_product_attention(
-            self._split_heads(q, length),
-            self._split_heads(k, length),
-            self._split_heads(v, length),
-            hidden,
-            dropout_rate=rate,
-            dropout_seed=seed,
+        heads, weights = self._attend(
+            *self._heads(inputs, query),
+            AttentionMask(
+                padding=mask,
+                segment_ids=segment_ids,
+                allowed=attention_mask,
+                causal=self.causal,
+                window=self.window,
+            ),
+            [bias.blocks(*times) for bias in self.biases],
+            rate,
+            return_attention_scores,
         )
-        output = tf.matmul(
-            self._merge_heads(heads, length),
-            tf.cast(self._output_kernel, self.compute_dtype),
-        )
-        if self._output_bias is not None:
-            output += tf.cast(self._output_bias, self.compute_dtype)
+        output = self._output(heads)
         return (output, weights) if return_attention_scores else output
 
-    def _project(
-        self, inputs: tf.Tensor, query: tf.Tensor | None
+    def _attend(
+        self,
+        q: tf.Tensor,
+        k: tf.Tensor,
+        v: tf.Tensor,
+        mask: AttentionMask,
+        biases: list[AttentionBias],
+        rate: float,
+        return_weights: bool,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Heads `[B, H, T, K]` and, when asked for, the weights `[B, H, T, T]`."""
+        options: dict[str, Any] = {
+            "bias": biases,
+            "dropout_rate": rate,
+            "dropout_seed": self.next_seed() if rate > 0.0 else None,
+        }
+        if self.block_size is None:
+            result = dot_product_attention(
+                q, k, v, mask, return_weights=return_weights, **options
+            )
+            return result if return_weights else (result, None)
+        if return_weights:
+            raise ValueError(
+                "`return_attention_scores` must be False with `block_size`, which "
+                "never holds all weights. Received: return_attention_scores=True, "
+                f"block_size={self.block_size}. Set block_size=None to look at them."
+            )
+        heads = blockwise_attention(
+            q, k, v, mask, block_size=self.block_size, **options
+        )
+        return heads, None
+
+    def append(
+        self,
+        inputs: tf.Tensor,
+        cache: tuple[tf.Tensor, tf.Tensor],
+        mask: tf.Tensor,
+        query: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """Attends from new positions to cached ones and to themselves.
+
+        Args:
+            inputs: float `[B, T, D]`, the new positions.
+            cache: keys and values of the L earlier ones, each `[B, H, L, K]`.
+            mask: bool `[B, L + T]`, True = real item.
+            query: float `[B, T, D]`, as of `call`.
+
+        Returns:
+            float `[B, T, D]`, and the cache with the new positions behind the others.
+        """
+        past = tf.shape(cache[0])[2]
+        q, k, v = self._heads(zero_padding(inputs, mask[:, past:]), query, past)
+        k, v = tf.concat([cache[0], k], axis=2), tf.concat([cache[1], v], axis=2)
+        heads = dot_product_attention(
+            q,
+            k,
+            v,
+            AttentionMask(padding=mask, causal=True, window=self.window),
+            bias=[bias.blocks(None, None) for bias in self.biases],
+            offset=past,
+        )
+        return self._output(heads), (k, v)
+
+    def _output(self, heads: tf.Tensor) -> tf.Tensor:
+        merged = self._merge_heads(heads)
+        return self._dense(merged, self._output_kernel, self._output_bias)
+
+    def _heads(
+        self, inputs: tf.Tensor, query: tf.Tensor | None, start: Any = 0
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Q, K and V, each `[B, T, H * K]`, in as few matrix products as possible."""
-        kernels = [self._query_kernel, self._key_kernel, self._value_kernel]
-        biases = [self._query_bias, self._key_bias, self._value_bias]
-        if query is None:
-            q, k, v = tf.split(self._dense(inputs, kernels, biases), 3, axis=-1)
-        else:
-            q = self._dense(query, kernels[:1], biases[:1])
-            k, v = tf.split(self._dense(inputs, kernels[1:], biases[1:]), 2, axis=-1)
+        """Q, K and V, each `[B, H, T, K]`; `start` is the position of the first."""
+        source = inputs if query is None else query
+        # Three products, not one that must be cut in three again.
+        q = self._dense(source, self._query_kernel, self._query_bias)
+        k = self._dense(inputs, self._key_kernel, self._key_bias)
+        v = self._dense(inputs, self._value_kernel, self._value_bias)
+        q, k, v = (self._split_heads(part) for part in (q, k, v))
+        if self.rotary:
+            q, k = rotate(q, start), rotate(k, start)
         return q, k, v
 
-    def _dense(
-        self, inputs: tf.Tensor, kernels: list[Any], biases: list[Any]
-    ) -> tf.Tensor:
-        kernel = tf.concat([tf.cast(k, self.compute_dtype) for k in kernels], axis=-1)
-        outputs = tf.matmul(inputs, kernel)
-        if self.use_bias:
-            bias = tf.concat([tf.cast(b, self.compute_dtype) for b in biases], axis=-1)
-            outputs += bias
-        return outputs
+    def _dense(self, inputs: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+        """`[B, T, D]` to `[B, T, outputs]` in one product over all B * T rows.
 
-    def _split_heads(self, inputs: tf.Tensor, length: Any) -> tf.Tensor:
+        A batched product would give every user a gradient of the kernel to be summed.
+        """
+        rows = tf.reshape(inputs, [-1, kernel.shape[0]])
+        outputs = tf.matmul(rows, tf.cast(kernel, self.compute_dtype))
+        if bias is not None:
+            outputs = tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
+        shape = [-1, static_or_dynamic(inputs, 1), kernel.shape[1]]
+        return tf.reshape(outputs, shape)
+
+    def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
         """`[B, T, H * K]` to `[B, H, T, K]`."""
         if self.num_heads == 1:
             return inputs[:, tf.newaxis]
+        length = static_or_dynamic(inputs, 1)
         heads = tf.reshape(inputs, [-1, length, self.num_heads, self.key_dim])
         return tf.transpose(heads, [0, 2, 1, 3])
 
-    def _merge_heads(self, heads: tf.Tensor, length: Any) -> tf.Tensor:
+    def _merge_heads(self, heads: tf.Tensor) -> tf.Tensor:
         """`[B, H, T, K]` to `[B, T, H * K]`."""
         if self.num_heads == 1:
             return heads[:, 0]
         merged = tf.transpose(heads, [0, 2, 1, 3])
+        length = static_or_dynamic(heads, 2)
         return tf.reshape(merged, [-1, length, self.num_heads * self.key_dim])
+
+
+def _optional_positive(name: str, value: Any) -> int | None:
+    return None if value is None else check_positive_int(name, value, "Or pass None.")
 
 
 def _check_query(query: Any, inputs: tf.Tensor) -> tf.Tensor | None:

@@ -1,4 +1,4 @@
-"""The encoder of a history: positions, dropout, blocks and a final norm."""
+"""The encoder of a history: positions, dropout, blocks, a final norm and a head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tfrs_selfattn.layers._base import (
     check_mask,
     check_segment_ids,
     real_items,
+    restore_layer,
     zero_padding,
 )
+from tfrs_selfattn.ops.masks import lengths_mask
 
 _EPSILON = 1e-6
 
@@ -27,28 +29,33 @@ class SequenceEncoder(SequenceLayer):
 
     $x \mapsto N(B_n(\ldots B_1(d(s\,x + P))))$ with blocks $B_i$, positions $P$,
     dropout $d$, a final layer norm $N$, and $s = \sqrt{D}$ with `scale_inputs`,
-    else 1.
+    else 1; then the head, if there is one.
 
     Args:
         blocks: list of layers with the call arguments of `TransformerBlock`, applied in
             order. At least one.
-        position: layer added before the blocks, usually `PositionEmbedding`. None adds
-            nothing. Defaults to `None`.
+        position: layer added before the blocks, `PositionEmbedding` or
+            `SinusoidalPositions`. None adds nothing. Defaults to `None`.
         dropout: float in [0, 1). On the sum of items and positions. Defaults to `0.0`.
         scale_inputs: bool. Multiply the inputs by $\sqrt{D}$. Defaults to `False`.
         final_norm: bool. Normalize the output. Defaults to `True`.
+        head: layer applied last, position by position. Defaults to `None`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float `[B, T, D]`.
+        inputs: float `[B, T, D]`, or a RaggedTensor of users' histories; the other
+            arguments are then ragged too, and there is no `mask`.
         mask: bool `[B, T]`, True = real item. Usually set by an upstream
             `Embedding(mask_zero=True)`.
         segment_ids: int `[B, T]`: several users share a row, nothing crosses from one
             to the other, positions restart; 0 is padding.
         training: bool.
+        timestamps: int64 `[B, T]`, Unix seconds, for blocks with a time bias.
+        request_times: int64 `[B, T]`, when the item after each position was, or is,
+            asked for, for blocks with a time bias.
 
     Returns:
-        float `[B, T, D]`, in the layer's compute dtype.
+        float `[B, T, D]`, in the layer's compute dtype; ragged where the input was.
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
@@ -61,16 +68,18 @@ class SequenceEncoder(SequenceLayer):
 
     Example:
 
-    >>> encoder = SequenceEncoder(
-    ...     [TransformerBlock(num_heads=2, key_dim=8, feed_forward_dim=64)],
-    ...     position=PositionEmbedding(max_length=50),
+    >>> block = TransformerBlock(
+    ...     MultiHeadSelfAttention(num_heads=2, key_dim=8), FeedForward(hidden_dim=64)
     ... )
+    >>> encoder = SequenceEncoder([block], position=PositionEmbedding(max_length=50))
     >>> encoder(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.
     """
+
+    _supports_ragged_inputs = True  # legacy Keras asks for it
 
     def __init__(
         self,
@@ -80,23 +89,25 @@ class SequenceEncoder(SequenceLayer):
         dropout: float = 0.0,
         scale_inputs: bool = False,
         final_norm: bool = True,
+        head: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.blocks = [_restore(block) for block in blocks]
-        for index, block in enumerate(self.blocks):
-            # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
-            setattr(self, f"_block_{index}", block)
+        self.blocks = [restore_layer(block) for block in blocks]
         if not self.blocks:
             raise ValueError(
                 "`blocks` must be a list of at least one layer. Received: blocks=[]. "
-                "Use for example [TransformerBlock(num_heads=2, key_dim=32, "
-                "feed_forward_dim=256)]."
+                "Use for example [TransformerBlock(MultiHeadSelfAttention(2, 32), "
+                "FeedForward(256))]."
             )
-        self.position = _restore(position)
+        for index, block in enumerate(self.blocks):
+            # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
+            setattr(self, f"_block_{index}", block)
+        self.position = restore_layer(position)
         self.dropout_rate = check_fraction("dropout", dropout)
         self.scale_inputs = bool(scale_inputs)
         self.final_norm = bool(final_norm)
+        self.head = restore_layer(head)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -107,21 +118,19 @@ class SequenceEncoder(SequenceLayer):
             "dropout": self.dropout_rate,
             "scale_inputs": self.scale_inputs,
             "final_norm": self.final_norm,
+            "head": None if self.head is None else serialize(self.head),
         }
 
     def build(self, input_shape: Any) -> None:
-        self.check_inputs_shape(input_shape)
+        self.width = self.check_inputs_shape(input_shape)
         self._norm = None
-        layers = (
-            [*self.blocks] if self.position is None else [self.position, *self.blocks]
-        )
         if self.final_norm:
             self._norm = keras.layers.LayerNormalization(
                 epsilon=_EPSILON, name="final_norm", dtype=self.sublayer_dtype()
             )
-            layers.append(self._norm)
-        for layer in layers:
-            self.build_sublayer(layer, input_shape)
+        for layer in (self.position, *self.blocks, self._norm, self.head):
+            if layer is not None:
+                self.build_sublayer(layer, input_shape)
         if self.dropout_rate > 0.0:
             self.build_seed_state()
         self.built = True
@@ -132,26 +141,65 @@ class SequenceEncoder(SequenceLayer):
         mask: tf.Tensor | None = None,
         segment_ids: tf.Tensor | None = None,
         training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        if isinstance(inputs, tf.RaggedTensor):
+            if mask is not None and not isinstance(mask, tf.RaggedTensor):
+                raise ValueError(
+                    "`mask` must be None with ragged inputs, whose lengths say what is "
+                    f"real. Received: a tensor of shape {tuple(mask.shape)}. Leave it "
+                    "out, or pad the inputs."
+                )
+            lengths = inputs.row_lengths()
+            dense = inputs.to_tensor()
+            states = self.call(
+                dense,
+                lengths_mask(lengths, tf.shape(dense)[1]),
+                segment_ids=_dense("segment_ids", segment_ids),
+                training=training,
+                timestamps=_dense("timestamps", timestamps),
+                request_times=_dense("request_times", request_times),
+            )
+            return tf.RaggedTensor.from_tensor(states, lengths=lengths)
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         real = real_items(mask, segment_ids)
         states = inputs if real is None else zero_padding(inputs, real)
-        if self.scale_inputs:
-            states *= tf.cast(float(inputs.shape[-1]) ** 0.5, states.dtype)
-        if self.position is not None:
-            states = self.position(states, mask=mask, segment_ids=segment_ids)
+        states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
+        times = {}
+        if timestamps is not None or request_times is not None:
+            times = {"timestamps": timestamps, "request_times": request_times}
         for block in self.blocks:
             states = block(
-                states, mask=mask, segment_ids=segment_ids, training=training
+                states, mask=mask, segment_ids=segment_ids, training=training, **times
             )
-        return states if self._norm is None else self._norm(states)
+        return self.leave(states)
+
+    def enter(self, states: tf.Tensor, **position_arguments: Any) -> tf.Tensor:
+        """What happens to item vectors before the first block."""
+        if self.scale_inputs:
+            states *= tf.cast(float(states.shape[-1]) ** 0.5, states.dtype)
+        if self.position is not None:
+            states = self.position(states, **position_arguments)
+        return states
+
+    def leave(self, states: tf.Tensor) -> tf.Tensor:
+        """What happens to states after the last block."""
+        if self._norm is not None:
+            states = self._norm(states)
+        return states if self.head is None else self.head(states)
 
 
-def _restore(layer: Any) -> Any:
-    """A layer as it is, or rebuilt from its serialized form (`from_config`)."""
-    if isinstance(layer, dict):
-        return keras.saving.deserialize_keras_object(layer)
-    return layer
+def _dense(name: str, tensor: Any) -> tf.Tensor | None:
+    """A ragged argument beside ragged inputs, padded as they are."""
+    if tensor is None:
+        return None
+    if not isinstance(tensor, tf.RaggedTensor):
+        raise ValueError(
+            f"`{name}` must be a RaggedTensor when the inputs are. Received: a tensor "
+            f"of shape {tuple(tensor.shape)}. Make both ragged, or pad both."
+        )
+    return tensor.to_tensor()

@@ -6,11 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_choice, check_fraction, check_positive_int
+from tfrs_selfattn._checks import check_choice, check_fraction
 from tfrs_selfattn._keras import keras, register
-from tfrs_selfattn.layers._base import SequenceLayer, check_float
-from tfrs_selfattn.layers.feed_forward import FeedForward
-from tfrs_selfattn.layers.self_attention import MultiHeadSelfAttention
+from tfrs_selfattn.layers._base import SequenceLayer, check_float, restore_layer
 
 _EPSILON = 1e-6
 
@@ -25,17 +23,15 @@ class TransformerBlock(SequenceLayer):
     - "pre": $y = x + d(A(N_1 x))$, out $= y + F(N_2 y)$;
     - "post": $y = N_1(x + d(A(x)))$, out $= N_2(y + F(y))$;
     - "query": $q = N_1 x$, $y = N_2(q + d(A(q; x)))$, out $= y + F(y)$: queries come
-      from $q$, keys and values from $x$, as in SASRec.
+      from $q$, keys and values from $x$, as in SASRec;
+    - "gated": $y = x + \sigma(W_1 x) \odot d(A(N_1 x))$, out $= y + \sigma(W_2 y) \odot
+      F(N_2 y)$: "pre" with the gates of LiGR.
 
     Args:
-        num_heads: int. Number of heads, H.
-        key_dim: int. Width of each head, K.
-        feed_forward_dim: int. Hidden width of the feed-forward network.
-        causal: bool. Hide later positions. Defaults to `True`.
-        dropout: float in [0, 1). On attention weights, on the attention's output and
-            in the feed-forward network. Defaults to `0.0`.
-        activation: str or callable, of the feed-forward network. Defaults to `"relu"`.
-        norm: str, "pre", "post" or "query". Defaults to `"pre"`.
+        attention: `MultiHeadSelfAttention`, $A$.
+        feed_forward: `FeedForward`, $F$.
+        norm: str, "pre", "post", "query" or "gated". Defaults to `"pre"`.
+        dropout: float in [0, 1). On the attention's output. Defaults to `0.0`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
@@ -44,6 +40,8 @@ class TransformerBlock(SequenceLayer):
         attention_mask: bool `[B, T, T]` or `[T, T]`, True = may attend.
         segment_ids: int `[B, T]`; attention never crosses a segment, 0 is padding.
         training: bool.
+        timestamps: int64 `[B, T]`, for a time bias of the attention.
+        request_times: int64 `[B, T]`, for a time bias of the attention.
 
     Returns:
         float `[B, T, D]`, in the layer's compute dtype.
@@ -58,7 +56,8 @@ class TransformerBlock(SequenceLayer):
 
     Example:
 
-    >>> block = TransformerBlock(num_heads=2, key_dim=8, feed_forward_dim=64)
+    >>> attention = MultiHeadSelfAttention(num_heads=2, key_dim=8)
+    >>> block = TransformerBlock(attention, FeedForward(hidden_dim=64))
     >>> block(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
@@ -67,80 +66,63 @@ class TransformerBlock(SequenceLayer):
         - [Xiong et al., 2020](https://arxiv.org/abs/2002.04745) (pre).
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.2
           (query; the residual from the normalized query is that of the authors' code).
+        - [Borisyuk et al., 2025](https://arxiv.org/abs/2502.03417) (LiGR), section 3
+          (gated).
     """
 
     def __init__(
         self,
-        num_heads: int,
-        key_dim: int,
-        feed_forward_dim: int,
+        attention: Any,
+        feed_forward: Any,
         *,
-        causal: bool = True,
-        dropout: float = 0.0,
-        activation: Any = "relu",
         norm: str = "pre",
+        dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_heads = check_positive_int("num_heads", num_heads)
-        self.key_dim = check_positive_int("key_dim", key_dim)
-        self.feed_forward_dim = check_positive_int("feed_forward_dim", feed_forward_dim)
-        self.causal = bool(causal)
+        self.attention = restore_layer(attention)
+        self.feed_forward = restore_layer(feed_forward)
+        self.norm = check_choice("norm", norm, ("pre", "post", "query", "gated"))
         self.dropout_rate = check_fraction("dropout", dropout)
-        self.activation = keras.activations.get(activation)
-        self.norm = check_choice("norm", norm, ("pre", "post", "query"))
 
     def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "num_heads": self.num_heads,
-            "key_dim": self.key_dim,
-            "feed_forward_dim": self.feed_forward_dim,
-            "causal": self.causal,
-            "dropout": self.dropout_rate,
-            "activation": keras.activations.serialize(self.activation),
+            "attention": serialize(self.attention),
+            "feed_forward": serialize(self.feed_forward),
             "norm": self.norm,
+            "dropout": self.dropout_rate,
         }
 
     def build(self, input_shape: Any) -> None:
-        self.check_inputs_shape(input_shape)
+        width = self.check_inputs_shape(input_shape)
         dtype = self.sublayer_dtype()
-        self._attention = MultiHeadSelfAttention(
-            self.num_heads,
-            self.key_dim,
-            causal=self.causal,
-            dropout=self.dropout_rate,
-            seed=self._sublayer_seed(1),
-            name="attention",
-            dtype=dtype,
-        )
-        self._feed_forward = FeedForward(
-            self.feed_forward_dim,
-            activation=self.activation,
-            dropout=self.dropout_rate,
-            seed=self._sublayer_seed(2),
-            name="feed_forward",
-            dtype=dtype,
-        )
         self._attention_norm = keras.layers.LayerNormalization(
             epsilon=_EPSILON, name="attention_norm", dtype=dtype
         )
         self._feed_forward_norm = keras.layers.LayerNormalization(
             epsilon=_EPSILON, name="feed_forward_norm", dtype=dtype
         )
-        for layer in (
+        layers = [
             self._attention_norm,
-            self._attention,
+            self.attention,
             self._feed_forward_norm,
-            self._feed_forward,
-        ):
+            self.feed_forward,
+        ]
+        if self.norm == "gated":
+            self._attention_gate = keras.layers.Dense(
+                width, "sigmoid", name="attention_gate", dtype=dtype
+            )
+            self._feed_forward_gate = keras.layers.Dense(
+                width, "sigmoid", name="feed_forward_gate", dtype=dtype
+            )
+            layers += [self._attention_gate, self._feed_forward_gate]
+        for layer in layers:
             self.build_sublayer(layer, input_shape)
         if self.dropout_rate > 0.0:
             self.build_seed_state()
         self.built = True
-
-    def _sublayer_seed(self, offset: int) -> int | None:
-        return None if self.seed is None else self.seed + offset
 
     def call(
         self,
@@ -149,29 +131,57 @@ class TransformerBlock(SequenceLayer):
         attention_mask: tf.Tensor | None = None,
         segment_ids: tf.Tensor | None = None,
         training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
         check_float(self, inputs)
 
-        def attend(keys: tf.Tensor, query: tf.Tensor | None = None) -> tf.Tensor:
-            output = self._attention(
+        def attend(keys: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
+            output = self.attention(
                 keys,
                 mask=mask,
                 attention_mask=attention_mask,
                 segment_ids=segment_ids,
                 training=training,
                 query=query,
+                timestamps=timestamps,
+                request_times=request_times,
             )
             return self.dropout(output, self.dropout_rate, training)
 
-        def feed(states: tf.Tensor) -> tf.Tensor:
-            return self._feed_forward(states, training=training)
+        return self._compose(inputs, attend, training)
 
-        if self.norm == "pre":
-            states = inputs + attend(self._attention_norm(inputs))
-            return states + feed(self._feed_forward_norm(states))
+    def append(
+        self, inputs: tf.Tensor, cache: tuple[tf.Tensor, tf.Tensor], mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """Encodes new positions behind cached ones; see the attention's `append`."""
+        caches = []
+
+        def attend(keys: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
+            output, longer = self.attention.append(keys, cache, mask, query)
+            caches.append(longer)
+            return output
+
+        return self._compose(inputs, attend, False), caches[0]
+
+    def _compose(self, inputs: tf.Tensor, attend: Any, training: Any) -> tf.Tensor:
+        """The equation of the class, around whichever attention is handed in."""
+
+        def feed(states: tf.Tensor) -> tf.Tensor:
+            return self.feed_forward(states, training=training)
+
+        if self.norm == "query":
+            query = self._attention_norm(inputs)
+            states = self._feed_forward_norm(query + attend(inputs, query))
+            return states + feed(states)
         if self.norm == "post":
-            states = self._attention_norm(inputs + attend(inputs))
+            states = self._attention_norm(inputs + attend(inputs, None))
             return self._feed_forward_norm(states + feed(states))
-        query = self._attention_norm(inputs)
-        states = self._feed_forward_norm(query + attend(inputs, query))
-        return states + feed(states)
+        change = attend(self._attention_norm(inputs), None)
+        if self.norm == "gated":
+            change *= self._attention_gate(inputs)
+        states = inputs + change
+        change = feed(self._feed_forward_norm(states))
+        if self.norm == "gated":
+            change *= self._feed_forward_gate(states)
+        return states + change

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras
-from tfrs_selfattn.layers.positions import PositionEmbedding
-from tfrs_selfattn.layers.sequence_encoder import SequenceEncoder
-from tfrs_selfattn.layers.transformer_block import TransformerBlock
+from tfrs_selfattn.layers import encoders
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 from tfrs_selfattn.models.candidate_tower import CandidateTower
 from tfrs_selfattn.models.query_tower import QueryTower
@@ -54,32 +52,13 @@ def sasrec(
     """
     num_items = check_positive_int("num_items", num_items)
     embedding_dim = check_positive_int("embedding_dim", embedding_dim)
-    num_heads = check_positive_int("num_heads", num_heads)
-    if embedding_dim % num_heads:
-        raise ValueError(
-            "`num_heads` must divide `embedding_dim`. Received: "
-            f"num_heads={num_heads}, embedding_dim={embedding_dim}. Change either."
-        )
-    blocks = [
-        TransformerBlock(
-            num_heads,
-            embedding_dim // num_heads,
-            embedding_dim,
-            dropout=dropout,
-            norm="query",
-            # Blocks use up to three seeds each, the encoder the first.
-            seed=None if seed is None else seed + 10 * (index + 1),
-            name=f"block_{index}",
-        )
-        for index in range(check_positive_int("num_blocks", num_blocks))
-    ]
-    encoder = SequenceEncoder(
-        blocks,
-        position=PositionEmbedding(max_length, name="positions"),
+    encoder = encoders.sasrec(
+        embedding_dim,
+        num_blocks=num_blocks,
+        num_heads=num_heads,
+        max_length=max_length,
         dropout=dropout,
-        scale_inputs=True,
         seed=seed,
-        name="encoder",
     )
     items = keras.layers.Embedding(
         num_items + 1,

@@ -18,14 +18,17 @@ class QueryTower(keras.Model):  # type: ignore[misc]
 
     The same items give the same vector however they arrive: padded on either side or
     in between, in a wider batch, or behind older items than `max_length` reaches. The
-    tower first moves the newest real items to the right end of the row.
+    tower first moves the newest real items to the right end of the row. It derives the
+    mask from the ids themselves, so that no layer in between can lose it: the item
+    embedding needs no `mask_zero`.
 
     Args:
         item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding.
         encoder: layer from float `[B, T, D]` to `[B, T, D]`, usually
             `tfrs_selfattn.layers.SequenceEncoder`.
-        pooling: layer from `[B, T, D]` to `[B, D]`. None takes
-            `SequencePooling("newest")`. Defaults to `None`.
+        pooling: layer from `[B, T, D]` to `[B, D]`, or to `[B, K, D]` for several
+            interests a user. None takes `SequencePooling("newest")`. Defaults to
+            `None`.
         max_length: int. Items of a history that are used, the newest. Defaults to
             `200`.
         normalize: bool. L2-normalize the query. Defaults to `False`.
@@ -36,7 +39,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         training: bool.
 
     Returns:
-        float32 `[B, D]`. A history without a real item gives zeros.
+        float32 `[B, D]`, or `[B, K, D]`. A history without a real item gives zeros.
 
     Raises:
         ValueError: when `max_length` is not positive, or ids are not an integer
@@ -47,7 +50,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
     Example:
 
     >>> embedding = keras.layers.Embedding(100 + 1, 16)
-    >>> block = TransformerBlock(num_heads=1, key_dim=16, feed_forward_dim=64)
+    >>> block = TransformerBlock(MultiHeadSelfAttention(1, 16), FeedForward(64))
     >>> tower = QueryTower(embedding, SequenceEncoder([block]))
     >>> tower(tf.constant([[0, 7, 9], [3, 0, 0]])).shape
     TensorShape([2, 16])

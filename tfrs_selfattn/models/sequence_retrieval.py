@@ -38,7 +38,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         training: bool.
 
     Returns:
-        float32 `[B, D]`, the query. `score` gives the scores of the catalogue.
+        float32 `[B, D]`, the query, or `[B, K, D]` when the tower's pooling gives K
+        interests. `score` gives the scores of the catalogue.
 
     Training rows: a dictionary of `history` int `[B, T]`; `targets` int `[B, T]`, the
     item that follows each position, 0 where there is none; and, optionally,
@@ -111,9 +112,21 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         return self.query_tower(history, training=training)
 
     def score(self, history: tf.Tensor) -> tf.Tensor:
-        """Scores of the whole catalogue: float32 `[B, N]`, column j for index j + 1."""
+        """Scores of the whole catalogue: float32 `[B, N]`, column j for index j + 1.
+
+        Of several interests `[B, K, D]` the best one counts, candidate by candidate.
+        """
         queries = self.query_tower(history, training=False)
-        return tf.matmul(queries, self.candidate_tower.catalogue(), transpose_b=True)
+        candidates = self.candidate_tower.catalogue()
+        if queries.shape.rank == 2:
+            return tf.matmul(queries, candidates, transpose_b=True)
+        # One interest at a time: [B, K, N] is never held.
+        scores = tf.matmul(queries[:, 0], candidates, transpose_b=True)
+        for interest in tf.unstack(queries, axis=1)[1:]:
+            scores = tf.maximum(
+                scores, tf.matmul(interest, candidates, transpose_b=True)
+            )
+        return scores
 
     def compute_loss(
         self, inputs: dict[str, tf.Tensor], training: bool = False

@@ -10,13 +10,14 @@ from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
     "align_right": "masks",
-    "causal_mask": "masks",
-    "combine_masks": "masks",
+    "AttentionMask": "attention_mask",
+    "blockwise_attention": "blockwise",
     "dot_product_attention": "attention",
     "exact_search": "top_k",
     "full_softmax_loss": "softmax_loss",
     "item_positions": "masks",
-    "segment_mask": "masks",
+    "lengths_mask": "masks",
+    "pointwise_attention": "pointwise",
     "stateless_dropout": "dropout",
 }
 

@@ -10,60 +10,14 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def causal_mask(length: int | tf.Tensor) -> tf.Tensor:
-    """Position t may attend to positions s <= t: bool `[T, T]`."""
-    steps = tf.range(length)
-    return steps[:, tf.newaxis] >= steps[tf.newaxis, :]
-
-
-def segment_mask(segment_ids: tf.Tensor) -> tf.Tensor:
-    """Positions attend within their own segment only: bool `[B, T, T]`.
+def lengths_mask(lengths: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
+    """The padding mask of histories padded on the right: bool `[B, T]`.
 
     Args:
-        segment_ids: int `[B, T]`; 0 marks padding, which nothing attends to.
-    """
-    same = segment_ids[:, :, tf.newaxis] == segment_ids[:, tf.newaxis, :]
-    real = (segment_ids != 0)[:, tf.newaxis, :]
-    return tf.logical_and(same, real)
-
-
-def combine_masks(
-    length: int | tf.Tensor,
-    *,
-    padding_mask: tf.Tensor | None = None,
-    segment_ids: tf.Tensor | None = None,
-    attention_mask: tf.Tensor | None = None,
-    causal: bool = False,
-) -> tf.Tensor | None:
-    """The conjunction of all masks that are given.
-
-    Args:
+        lengths: int `[B]`. Real items of each history.
         length: int or scalar tensor. T.
-        padding_mask: bool `[B, T]`, True = real item; hides padding as a key.
-        segment_ids: int `[B, T]`; attention never crosses a segment, 0 is padding.
-        attention_mask: bool `[B, T, S]` or `[T, S]`, True = may attend.
-        causal: bool. Hide later positions.
-
-    Returns:
-        bool, broadcastable to `[B, T, S]`; None when nothing is hidden.
     """
-    parts: list[tf.Tensor] = []
-    if causal:
-        parts.append(causal_mask(length)[tf.newaxis])
-    if segment_ids is not None:
-        parts.append(segment_mask(segment_ids))
-    if padding_mask is not None:
-        parts.append(padding_mask[:, tf.newaxis, :])
-    if attention_mask is not None:
-        if attention_mask.shape.rank == 2:
-            attention_mask = attention_mask[tf.newaxis]
-        parts.append(attention_mask)
-    if not parts:
-        return None
-    combined = parts[0]
-    for part in parts[1:]:
-        combined = tf.logical_and(combined, part)
-    return combined
+    return tf.sequence_mask(lengths, length)
 
 
 def item_positions(

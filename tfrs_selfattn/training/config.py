@@ -46,7 +46,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The arguments of a preset; see `tfrs_selfattn.models.presets`."""
+    """The arguments of a preset; see `tfrs_selfattn.models.presets`.
+
+    Args:
+        preset: str. Name of the preset, "sasrec".
+        embedding_dim: int. D, the width of item vectors.
+        num_blocks: int.
+        num_heads: int. H; must divide `embedding_dim`.
+        max_length: int. Newest items of a history that are used.
+        dropout: float in [0, 1).
+    """
 
     preset: str = "sasrec"
     embedding_dim: int = 64
@@ -98,7 +107,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything needed to rebuild the model of a run, and to repeat the run."""
+    """Everything needed to rebuild the model of a run, and to repeat the run.
+
+    Args:
+        num_items: int. N, the size of the vocabulary.
+        data: where the events came from.
+        model: which model.
+        training: how it is trained.
+    """
 
     num_items: int
     data: DataConfig

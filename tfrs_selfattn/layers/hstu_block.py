@@ -1,0 +1,176 @@
+"""The block of HSTU: pointwise attention and an elementwise gate in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._keras import keras, register
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_attention_mask,
+    check_float,
+    check_mask,
+    check_segment_ids,
+    check_timestamps,
+    real_items,
+    static_or_dynamic,
+    zero_padding,
+)
+from tfrs_selfattn.layers._bias import restore_biases
+from tfrs_selfattn.ops.attention_mask import AttentionMask
+from tfrs_selfattn.ops.pointwise import pointwise_attention
+
+_EPSILON = 1e-6
+
+
+@register
+class HSTUBlock(SequenceLayer):
+    r"""Pointwise attention, gated, around a residual; no feed-forward network.
+
+    $$[U, V, Q, K] = \mathrm{SiLU}(N_1(x) W_1), \qquad
+      Y_t = \frac{1}{n_t} \sum_s m_{ts}\,\mathrm{SiLU}(q_t k_s + p_{ts})\,v_s, \qquad
+      \mathrm{out} = x + d(N_2(Y) \odot U)\,W_2 + b_2$$
+
+    for every head, with $p$ the biases, $m$ the mask and $n_t$ the number of positions
+    that t may attend to.
+
+    Args:
+        num_heads: int. H.
+        key_dim: int. Width of queries, keys, values and gates of each head, K.
+        causal: bool. Hide later positions. Defaults to `True`.
+        dropout: float in [0, 1). Before the output projection. Defaults to `0.0`.
+        biases: list of `RelativePositionBias`, `AlibiBias`, `RelativeTimeBias`, added
+            to the logits. Defaults to `()`.
+        **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float `[B, T, D]`.
+        mask: bool `[B, T]`, True = real item.
+        attention_mask: bool `[B, T, T]` or `[T, T]`, True = may attend.
+        segment_ids: int `[B, T]`; attention never crosses a segment, 0 is padding.
+        training: bool.
+        timestamps: int64 `[B, T]`, for a time bias.
+        request_times: int64 `[B, T]`, for a time bias.
+
+    Returns:
+        float `[B, T, D]`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
+            a mask has another shape, or times are missing for a time bias.
+
+    Masking: consumes and passes on the mask; padding may be on either side.
+
+    Serving: stock TF ops only; T may be dynamic.
+
+    Example:
+
+    >>> HSTUBlock(num_heads=2, key_dim=8)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the authors' code, which divides by the padded length, so that the
+    same history in a wider batch gives another vector.
+
+    References:
+        - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152) (HSTU), section 3.1.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        key_dim: int,
+        *,
+        causal: bool = True,
+        dropout: float = 0.0,
+        biases: Sequence[Any] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_positive_int("num_heads", num_heads)
+        self.key_dim = check_positive_int("key_dim", key_dim)
+        self.causal = bool(causal)
+        self.dropout_rate = check_fraction("dropout", dropout)
+        self.biases = restore_biases(self, biases, self.num_heads)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "causal": self.causal,
+            "dropout": self.dropout_rate,
+            "biases": [keras.saving.serialize_keras_object(b) for b in self.biases],
+        }
+
+    def build(self, input_shape: Any) -> None:
+        width = self.check_inputs_shape(input_shape)
+        inner = self.num_heads * self.key_dim
+        dtype = self.sublayer_dtype()
+        self._input_norm = keras.layers.LayerNormalization(
+            epsilon=_EPSILON, name="input_norm", dtype=dtype
+        )
+        self._project = keras.layers.Dense(
+            4 * inner, "silu", use_bias=False, name="project", dtype=dtype
+        )
+        self._value_norm = keras.layers.LayerNormalization(
+            epsilon=_EPSILON, name="value_norm", dtype=dtype
+        )
+        self._output = keras.layers.Dense(width, name="output", dtype=dtype)
+        inner_shape = (*input_shape[:-1], inner)
+        for layer in (self._input_norm, self._project, *self.biases):
+            self.build_sublayer(layer, input_shape)
+        for layer in (self._value_norm, self._output):
+            self.build_sublayer(layer, inner_shape)
+        if self.dropout_rate > 0.0:
+            self.build_seed_state()
+        self.built = True
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        attention_mask: tf.Tensor | None = None,
+        segment_ids: tf.Tensor | None = None,
+        training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        check_float(self, inputs)
+        mask = check_mask(self, mask, inputs)
+        segment_ids = check_segment_ids(self, segment_ids, inputs)
+        attention_mask = check_attention_mask(self, attention_mask, inputs)
+        times = check_timestamps(self, timestamps, request_times, inputs)
+        real = real_items(mask, segment_ids)
+        if real is not None:
+            inputs = zero_padding(inputs, real)
+        projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
+        gate, value, query, key = tf.split(projected, 4, axis=-1)
+        mixed = pointwise_attention(
+            self._split_heads(query),
+            self._split_heads(key),
+            self._split_heads(value),
+            AttentionMask(
+                padding=mask,
+                segment_ids=segment_ids,
+                allowed=attention_mask,
+                causal=self.causal,
+            ),
+            bias=[bias.blocks(*times) for bias in self.biases],
+        )
+        length = static_or_dynamic(inputs, 1)
+        mixed = tf.reshape(
+            tf.transpose(mixed, [0, 2, 1, 3]),
+            [-1, length, self.num_heads * self.key_dim],
+        )
+        gated = self._value_norm(mixed) * gate
+        return inputs + self._output(self.dropout(gated, self.dropout_rate, training))
+
+    def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
+        """`[B, T, H * K]` to `[B, H, T, K]`."""
+        length = static_or_dynamic(inputs, 1)
+        heads = tf.reshape(inputs, [-1, length, self.num_heads, self.key_dim])
+        return tf.transpose(heads, [0, 2, 1, 3])

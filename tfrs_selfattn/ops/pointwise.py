@@ -1,0 +1,62 @@
+"""Pointwise attention of HSTU: SiLU in the place of softmax.
+
+Shape alphabet: B users, T positions, S attended positions, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfrs_selfattn.ops.attention import bias_blocks, concat_rows, query_spans
+from tfrs_selfattn.ops.attention_mask import AttentionMask
+from tfrs_selfattn.ops.biases import AttentionBias
+
+
+def pointwise_attention(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    mask: AttentionMask,
+    *,
+    bias: Sequence[AttentionBias] = (),
+) -> tf.Tensor:
+    r"""Computes $\frac{1}{n_t} \sum_s m_{ts}\,\mathrm{SiLU}(q_t k_s + p_{ts})\,v_s$.
+
+    $n_t$ is the number of positions that t may attend to. Unlike a softmax the weights
+    do not sum to 1, so they keep the intensity of a preference.
+
+    Args:
+        query: float `[B, H, T, K]`.
+        key: float `[B, H, S, K]`.
+        value: float `[B, H, S, V]`.
+        mask: `AttentionMask`.
+        bias: biases, $p$, added to the logits.
+
+    Returns:
+        float `[B, H, T, V]`; zeros where there is nothing to attend to.
+
+    References:
+        - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152) (HSTU), section 3.1,
+          equation 2. The paper divides by the padded length; the real number makes
+          the answer independent of padding and of what comes later.
+    """
+    outputs = []
+    parameters = [p for b in bias for p in b.parameters]
+    for start, stop, keys in query_spans(query, key, causal=mask.causal):
+        logits = tf.matmul(query[:, :, start:stop], key[:, :, :keys], transpose_b=True)
+        logits = tf.cast(logits, tf.float32)  # [B, H, t, s]
+        positions = tf.range(start, stop), tf.range(keys)
+        for block in bias_blocks(bias, parameters, *positions):
+            logits += block
+        weights = tf.nn.silu(logits)
+        visible = mask.block(*positions)
+        if visible is None:
+            weights /= tf.cast(keys, tf.float32)
+        else:
+            visible = visible[:, tf.newaxis]  # [B, 1, t, s]
+            count = tf.reduce_sum(tf.cast(visible, tf.float32), -1, keepdims=True)
+            weights = tf.where(visible, weights, 0.0) / tf.maximum(count, 1.0)
+        outputs.append(tf.matmul(tf.cast(weights, value.dtype), value[:, :, :keys]))
+    return concat_rows(outputs)
