@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "tfrs_selfattn"
 
 # What each part may import besides itself and FOUNDATION.
-FOUNDATION = {"_checks", "_keras", "_lazy", "_version"}
+FOUNDATION = {"_checks", "_keras", "_lazy", "_locks", "_version"}
 MAY_IMPORT = {
     "ops": set(),
     "data": {"ops"},

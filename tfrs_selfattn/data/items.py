@@ -91,5 +91,6 @@ def _check_column(table: Table, column: str, argument: str) -> None:
     if column not in schema:
         raise InputError(
             f"{table.name} must have a column {column!r}. Received: columns "
-            f"{', '.join(schema)}. Rename the column (in Python: pass {argument}=…)."
+            f"{', '.join(schema)}. Rename it, or name another one "
+            f"with --{argument.replace('_', '-')} (in Python: {argument}=…)."
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from tfrs_selfattn._checks import InputError, check_positive_int
+from tfrs_selfattn._locks import try_lock
 
 _PREFIX = ".exporting-"  # No integer, so TensorFlow Serving ignores the folder.
 _LOCK = "lock"
@@ -122,7 +122,7 @@ def _claim(base: Path) -> tuple[Path, IO[str]]:
             lock = open(folder / _LOCK, "w")  # noqa: SIM115, it outlives this function
         except FileNotFoundError:
             continue
-        if _locked(lock) and (folder / _LOCK).exists():
+        if try_lock(lock.fileno()) and (folder / _LOCK).exists():
             return folder, lock
         lock.close()
 
@@ -134,7 +134,7 @@ def _remove_abandoned(base: Path) -> None:
         except OSError:
             _remove_empty([folder])
             continue
-        if _locked(lock):
+        if try_lock(lock.fileno()):
             _remove(folder, lock)
         lock.close()
 
@@ -156,25 +156,3 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _locked(file: IO[str]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _locked(file: IO[str]) -> bool:
-        """Locks a file if no other process has; True when it is ours now."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tfrs_selfattn._checks import InputError
+from tfrs_selfattn._locks import try_lock
 
 LOCK = ".run.lock"
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _is_free(file: int) -> bool:
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _is_free(file: int) -> bool:
-        """Locks a file unless another process has; True when nobody else has."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # A file system without locks must not keep anybody from training.
-        return True
 
 
 @contextlib.contextmanager
@@ -54,7 +31,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             f"({error.strerror}). Change its permissions, or choose another --output."
         ) from None
     try:
-        if not _is_free(file):
+        if not try_lock(file):
             raise InputError(
                 f"The run {folder} must not be in use. Another process is training it "
                 "right now. Wait for it to end, or choose another --output."
