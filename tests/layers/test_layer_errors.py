@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_selfattn import layers
+from tfrs_selfattn._keras import KERAS_3
 
 INPUTS = np.zeros([2, 5, 6], np.float32)
 MASK = np.ones([2, 5], bool)
@@ -405,6 +406,20 @@ def test_ragged_inputs_with_dense_arguments():
         inputs=tf.RaggedTensor.from_row_lengths(tf.zeros([4, 6]), [3, 1]),
         segment_ids=tf.ones([2, 3], tf.int32),
     )
+
+
+@pytest.mark.skipif(not KERAS_3, reason="legacy Keras refuses them by itself")
+@pytest.mark.parametrize("make", [attention, block, hstu, positions, feed_forward])
+def test_ragged_inputs_where_they_make_no_sense(make):
+    layer = make()
+    name = type(layer).__name__
+    message = (
+        f"`{name}` needs padded inputs [B, T, D]. Received: a RaggedTensor. Use "
+        "inputs.to_tensor() and mask=lengths_mask(…), or `SequenceEncoder`, which "
+        "takes both."
+    )
+    ragged = tf.RaggedTensor.from_row_lengths(tf.zeros([4, 6]), [3, 1])
+    assert_raises(layer, message, inputs=ragged)
 
 
 def test_ragged_inputs_with_a_mask():

@@ -460,6 +460,25 @@ def test_mask_lengths_ragged_rows_and_keras_masks_agree(name):
     np.testing.assert_allclose(dense[kept], explicit[mask], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        layers.SequencePooling(),
+        layers.SequencePooling("mean"),
+        layers.AttentionPooling(2),
+    ],
+    ids=["newest", "mean", "interests"],
+)
+def test_ragged_ids_to_one_vector_a_user(pooling):
+    ids = np.array([[3, 1, 4, 1, 5, 0], [2, 6, 0, 0, 0, 0]], np.int32)
+    table = keras.layers.Embedding(9, D, mask_zero=True)
+    layer = layers.SequenceEncoder([block("pre")("float32")])
+    expected = pooling(layer(table(tf.constant(ids)))).numpy()
+    rows = tf.ragged.constant([[3, 1, 4, 1, 5], [2, 6]], dtype=tf.int32)
+    found = pooling(layer(table(rows)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_ragged_rows_with_segments():
     layer = layers.SequenceEncoder([block("pre")("float32")])
     inputs = draw(0, B, LENGTH, D)

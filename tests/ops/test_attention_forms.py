@@ -308,6 +308,19 @@ def test_dropout_keeps_the_mean(form):
     assert found.std(axis=0).max() > 0.1
 
 
+@pytest.mark.parametrize("form", [dot_product_attention, blockwise_attention])
+def test_no_two_chunks_drop_the_same(form):
+    # Equal queries: only dropout can tell their rows apart.
+    half = CHUNK_ROWS
+    options = {} if form is dot_product_attention else {"block_size": half}
+    equal = tf.zeros([B, H, 2 * half, K])
+    _, _, value = heads(1, 2 * half)
+    found = form(
+        equal, equal, value, dropout_rate=0.5, dropout_seed=SEED, **options
+    ).numpy()
+    assert np.abs(found[:, :, :half] - found[:, :, half:]).max(axis=(1, 3)).min() > 0
+
+
 def test_blockwise_dropout_needs_a_seed():
     message = (
         r"`dropout_seed` must be an int tensor of shape \[2\].*"

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfrs_selfattn._keras import KERAS_3, keras
 from tfrs_selfattn.ops.dropout import stateless_dropout
+from tfrs_selfattn.ops.masks import lengths_mask
 
 _REPLICA_STRIDE = 1 << 32  # seeds of two replicas never meet
 
@@ -101,8 +102,29 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
         return int(shape[-1])
 
 
+def pad_ragged(inputs: Any, mask: Any) -> tuple[tf.Tensor, Any]:
+    """Ragged inputs as a padded tensor and its mask; others as they are."""
+    if not isinstance(inputs, tf.RaggedTensor):
+        return inputs, mask
+    # Legacy Keras hands on a ragged mask, of which the lengths are all that counts.
+    if mask is not None and not isinstance(mask, tf.RaggedTensor):
+        raise ValueError(
+            "`mask` must be None with ragged inputs, whose lengths say what is real. "
+            f"Received: a tensor of shape {tuple(mask.shape)}. Leave it out, or pad "
+            "the inputs."
+        )
+    padded = inputs.to_tensor()
+    return padded, lengths_mask(inputs.row_lengths(), tf.shape(padded)[1])
+
+
 def check_float(layer: Any, inputs: tf.Tensor) -> None:
-    """Raises `ValueError` on integer inputs, which are ids that were not embedded."""
+    """Raises `ValueError` on ragged inputs, and on ids that were not embedded."""
+    if isinstance(inputs, tf.RaggedTensor):
+        raise ValueError(
+            f"`{type(layer).__name__}` needs padded inputs [B, T, D]. Received: a "
+            "RaggedTensor. Use inputs.to_tensor() and mask=lengths_mask(…), or "
+            "`SequenceEncoder`, which takes both."
+        )
     if not inputs.dtype.is_floating:
         raise ValueError(
             f"`{type(layer).__name__}` needs floating-point inputs [B, T, D]. "

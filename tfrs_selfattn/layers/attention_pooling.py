@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import register
-from tfrs_selfattn.layers._base import SequenceLayer, check_float, check_mask
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_float,
+    check_mask,
+    pad_ragged,
+)
 
 
 @register
@@ -27,7 +32,7 @@ class AttentionPooling(SequenceLayer):
         **kwargs: passed to `keras.layers.Layer` (`name`, `dtype`, …).
 
     Call arguments:
-        inputs: float `[B, T, D]`.
+        inputs: float `[B, T, D]`, or a RaggedTensor of that, without `mask`.
         mask: bool `[B, T]`, True = real item. None takes every position for real.
 
     Returns:
@@ -51,6 +56,8 @@ class AttentionPooling(SequenceLayer):
         - [Cen et al., 2020](https://arxiv.org/abs/2005.09347) (ComiRec-SA), section
           3.2.
     """
+
+    _supports_ragged_inputs = True  # legacy Keras asks for it
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class AttentionPooling(SequenceLayer):
         return (input_shape[0], self.num_interests, input_shape[-1])
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        inputs, mask = pad_ragged(inputs, mask)
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         if mask is not None:

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_choice
 from tfrs_selfattn._keras import register
-from tfrs_selfattn.layers._base import SequenceLayer, check_float, check_mask
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_float,
+    check_mask,
+    pad_ragged,
+)
 
 
 @register
@@ -24,7 +29,7 @@ class SequencePooling(SequenceLayer):
         **kwargs: passed to `keras.layers.Layer` (`name`, `dtype`, …).
 
     Call arguments:
-        inputs: float `[B, T, D]`.
+        inputs: float `[B, T, D]`, or a RaggedTensor of that, without `mask`.
         mask: bool `[B, T]`, True = real item. None takes every position for real.
 
     Returns:
@@ -47,6 +52,8 @@ class SequencePooling(SequenceLayer):
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.4.
     """
 
+    _supports_ragged_inputs = True  # legacy Keras asks for it
+
     def __init__(self, method: str = "newest", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.method = check_choice("method", method, ("newest", "mean"))
@@ -66,6 +73,7 @@ class SequencePooling(SequenceLayer):
         return (input_shape[0], input_shape[-1])
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        inputs, mask = pad_ragged(inputs, mask)
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         if mask is None:

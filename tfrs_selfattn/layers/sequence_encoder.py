@@ -14,11 +14,11 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    pad_ragged,
     real_items,
     restore_layer,
     zero_padding,
 )
-from tfrs_selfattn.ops.masks import lengths_mask
 
 _EPSILON = 1e-6
 
@@ -145,23 +145,14 @@ class SequenceEncoder(SequenceLayer):
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
         if isinstance(inputs, tf.RaggedTensor):
-            if mask is not None and not isinstance(mask, tf.RaggedTensor):
-                raise ValueError(
-                    "`mask` must be None with ragged inputs, whose lengths say what is "
-                    f"real. Received: a tensor of shape {tuple(mask.shape)}. Leave it "
-                    "out, or pad the inputs."
-                )
-            lengths = inputs.row_lengths()
-            dense = inputs.to_tensor()
             states = self.call(
-                dense,
-                lengths_mask(lengths, tf.shape(dense)[1]),
+                *pad_ragged(inputs, mask),
                 segment_ids=_dense("segment_ids", segment_ids),
                 training=training,
                 timestamps=_dense("timestamps", timestamps),
                 request_times=_dense("request_times", request_times),
             )
-            return tf.RaggedTensor.from_tensor(states, lengths=lengths)
+            return tf.RaggedTensor.from_tensor(states, lengths=inputs.row_lengths())
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
