@@ -1,17 +1,14 @@
 """README.md does what it says.
 
-Every Python block runs, each in a process of its own and an empty folder. Of shell
-blocks, those under the comment `<!-- test: run -->` run too; in the others each
-`tfrs-selfattn` command and option must exist.
+Every Python block runs, each in a process of its own and an empty folder. In shell
+blocks each `tfrs-selfattn` command and option must exist; what they do is tested in
+`tests/cli`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
-    r"^(?P<run><!-- test: run -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    r"^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 BLOCKS = [
@@ -74,21 +71,6 @@ def test_shell_blocks_name_commands_and_options_that_exist(block, options_of):
         options = {word.partition("=")[0] for word in words if word.startswith("-")}
         known = options_of() | options_of(*command)
         assert not options - known, f"tfrs-selfattn {shlex.join(words)}"
-
-
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.values[0]["run"]])
-def test_shell_blocks_that_are_marked_run(block, ml_100k, tmp_path):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block["text"]],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": path, "TFRS_SELFATTN_DATA": str(ml_100k)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_shows_python_and_the_command_line():
