@@ -234,12 +234,6 @@ def zero_padding(inputs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return tf.where(mask[..., tf.newaxis], inputs, tf.zeros([], inputs.dtype))
 
 
-def static_or_dynamic(tensor: tf.Tensor, axis: int) -> Any:
-    """The size of an axis: an int where it is known, else a scalar tensor."""
-    size = tensor.shape[axis]
-    return tf.shape(tensor)[axis] if size is None else size
-
-
 def restore_layer(layer: Any) -> Any:
     """A layer as it is, or rebuilt from its serialized form (`from_config`)."""
     if isinstance(layer, dict):

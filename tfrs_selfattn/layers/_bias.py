@@ -13,9 +13,9 @@ from tfrs_selfattn.layers._base import (
     SequenceLayer,
     check_timestamps,
     restore_layer,
-    static_or_dynamic,
 )
 from tfrs_selfattn.ops.biases import AttentionBias
+from tfrs_selfattn.ops.heads import static_or_dynamic
 
 
 class BiasLayer(SequenceLayer):

@@ -17,11 +17,11 @@ from tfrs_selfattn.layers._base import (
     check_segment_ids,
     check_timestamps,
     real_items,
-    static_or_dynamic,
     zero_padding,
 )
 from tfrs_selfattn.layers._bias import restore_biases
 from tfrs_selfattn.ops.attention_mask import AttentionMask
+from tfrs_selfattn.ops.heads import merge_heads, split_heads
 from tfrs_selfattn.ops.pointwise import pointwise_attention
 
 _EPSILON = 1e-6
@@ -150,9 +150,9 @@ class HSTUBlock(SequenceLayer):
         projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
         gate, value, query, key = tf.split(projected, 4, axis=-1)
         mixed = pointwise_attention(
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
+            split_heads(query, self.num_heads),
+            split_heads(key, self.num_heads),
+            split_heads(value, self.num_heads),
             AttentionMask(
                 padding=mask,
                 segment_ids=segment_ids,
@@ -161,16 +161,5 @@ class HSTUBlock(SequenceLayer):
             ),
             bias=[bias.blocks(*times) for bias in self.biases],
         )
-        length = static_or_dynamic(inputs, 1)
-        mixed = tf.reshape(
-            tf.transpose(mixed, [0, 2, 1, 3]),
-            [-1, length, self.num_heads * self.key_dim],
-        )
-        gated = self._value_norm(mixed) * gate
+        gated = self._value_norm(merge_heads(mixed)) * gate
         return inputs + self._output(self.dropout(gated, self.dropout_rate, training))
-
-    def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
-        """`[B, T, H * K]` to `[B, H, T, K]`."""
-        length = static_or_dynamic(inputs, 1)
-        heads = tf.reshape(inputs, [-1, length, self.num_heads, self.key_dim])
-        return tf.transpose(heads, [0, 2, 1, 3])

@@ -17,7 +17,6 @@ from tfrs_selfattn.layers._base import (
     check_segment_ids,
     check_timestamps,
     real_items,
-    static_or_dynamic,
     zero_padding,
 )
 from tfrs_selfattn.layers._bias import restore_biases
@@ -25,6 +24,7 @@ from tfrs_selfattn.ops.attention import dot_product_attention
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.biases import AttentionBias
 from tfrs_selfattn.ops.blockwise import blockwise_attention
+from tfrs_selfattn.ops.heads import merge_heads, split_heads, static_or_dynamic
 from tfrs_selfattn.ops.rotary import rotate
 
 
@@ -285,7 +285,7 @@ class MultiHeadSelfAttention(SequenceLayer):
         return self._output(heads), (k, v)
 
     def _output(self, heads: tf.Tensor) -> tf.Tensor:
-        merged = self._merge_heads(heads)
+        merged = merge_heads(heads)
         return self._dense(merged, self._output_kernel, self._output_bias)
 
     def _heads(
@@ -297,7 +297,7 @@ class MultiHeadSelfAttention(SequenceLayer):
         q = self._dense(source, self._query_kernel, self._query_bias)
         k = self._dense(inputs, self._key_kernel, self._key_bias)
         v = self._dense(inputs, self._value_kernel, self._value_bias)
-        q, k, v = (self._split_heads(part) for part in (q, k, v))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         if self.rotary:
             q, k = rotate(q, start), rotate(k, start)
         return q, k, v
@@ -313,22 +313,6 @@ class MultiHeadSelfAttention(SequenceLayer):
             outputs = tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
         shape = [-1, static_or_dynamic(inputs, 1), kernel.shape[1]]
         return tf.reshape(outputs, shape)
-
-    def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
-        """`[B, T, H * K]` to `[B, H, T, K]`."""
-        if self.num_heads == 1:
-            return inputs[:, tf.newaxis]
-        length = static_or_dynamic(inputs, 1)
-        heads = tf.reshape(inputs, [-1, length, self.num_heads, self.key_dim])
-        return tf.transpose(heads, [0, 2, 1, 3])
-
-    def _merge_heads(self, heads: tf.Tensor) -> tf.Tensor:
-        """`[B, H, T, K]` to `[B, T, H * K]`."""
-        if self.num_heads == 1:
-            return heads[:, 0]
-        merged = tf.transpose(heads, [0, 2, 1, 3])
-        length = static_or_dynamic(heads, 2)
-        return tf.reshape(merged, [-1, length, self.num_heads * self.key_dim])
 
 
 def _optional_positive(name: str, value: Any) -> int | None:
