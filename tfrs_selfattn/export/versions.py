@@ -134,19 +134,20 @@ def _remove_abandoned(base: Path) -> None:
         except OSError:
             _remove_empty([folder])
             continue
-        if try_lock(lock.fileno()):
-            _remove(folder, lock)
-        lock.close()
+        with lock:
+            # Locked but gone: its writer was just done and has removed it himself.
+            if try_lock(lock.fileno()) and (folder / _LOCK).exists():
+                _remove(folder, lock)
 
 
 def _remove(folder: Path, lock: IO[str]) -> None:
     """Removes a folder, its lock last: what is half removed can be told as such."""
-    for child in folder.iterdir():
-        if child.is_dir():
-            shutil.rmtree(child, ignore_errors=True)
-        elif child.name != _LOCK:
-            child.unlink(missing_ok=True)
-    lock.close()
+    with lock, contextlib.suppress(FileNotFoundError):
+        for child in folder.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child, ignore_errors=True)
+            elif child.name != _LOCK:
+                child.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (folder / _LOCK).unlink()
         folder.rmdir()
