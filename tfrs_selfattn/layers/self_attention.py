@@ -236,6 +236,7 @@ class MultiHeadSelfAttention(SequenceLayer):
             "bias": biases,
             "dropout_rate": rate,
             "dropout_seed": self.next_seed() if rate > 0.0 else None,
+            "scale": 1.0,  # `_heads` has scaled the query
         }
         if self.block_size is None:
             result = dot_product_attention(
@@ -281,6 +282,7 @@ class MultiHeadSelfAttention(SequenceLayer):
             AttentionMask(padding=mask, causal=True, window=self.window),
             bias=[bias.blocks(None, None) for bias in self.biases],
             offset=past,
+            scale=1.0,
         )
         return self._output(heads), (k, v)
 
@@ -294,7 +296,8 @@ class MultiHeadSelfAttention(SequenceLayer):
         """Q, K and V, each `[B, H, T, K]`; `start` is the position of the first."""
         source = inputs if query is None else query
         # Three products, not one that must be cut in three again.
-        q = self._dense(source, self._query_kernel, self._query_bias)
+        scale = self.key_dim**-0.5  # of the small kernel, not of every query
+        q = self._dense(source, self._query_kernel, self._query_bias, scale)
         k = self._dense(inputs, self._key_kernel, self._key_bias)
         v = self._dense(inputs, self._value_kernel, self._value_bias)
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
@@ -302,17 +305,25 @@ class MultiHeadSelfAttention(SequenceLayer):
             q, k = rotate(q, start), rotate(k, start)
         return q, k, v
 
-    def _dense(self, inputs: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+    def _dense(
+        self, inputs: tf.Tensor, kernel: Any, bias: Any, scale: float = 1.0
+    ) -> tf.Tensor:
         """`[B, T, D]` to `[B, T, outputs]` in one product over all B * T rows.
 
         A batched product would give every user a gradient of the kernel to be summed.
         """
         rows = tf.reshape(inputs, [-1, kernel.shape[0]])
-        outputs = tf.matmul(rows, tf.cast(kernel, self.compute_dtype))
+        outputs = tf.matmul(rows, self._scaled(kernel, scale))
         if bias is not None:
-            outputs = tf.nn.bias_add(outputs, tf.cast(bias, self.compute_dtype))
+            outputs = tf.nn.bias_add(outputs, self._scaled(bias, scale))
         shape = [-1, static_or_dynamic(inputs, 1), kernel.shape[1]]
         return tf.reshape(outputs, shape)
+
+    def _scaled(self, weight: Any, scale: float) -> tf.Tensor:
+        weight = tf.convert_to_tensor(weight)
+        if scale != 1.0:
+            weight *= tf.cast(scale, weight.dtype)
+        return tf.cast(weight, self.compute_dtype)
 
 
 def _optional_positive(name: str, value: Any) -> int | None:

@@ -35,6 +35,7 @@ def dot_product_attention(
     dropout_seed: tf.Tensor | None = None,
     return_weights: bool = False,
     offset: Any = None,
+    scale: float | None = None,
 ) -> Any:
     r"""Computes $\mathrm{softmax}(Q K^\top / \sqrt{K} + P + M)\,V$ for every head.
 
@@ -55,6 +56,8 @@ def dot_product_attention(
         return_weights: bool. Also return the weights, before dropout.
         offset: int or scalar tensor. The first query's position among the keys, when
             the queries are the last of them (incremental encoding). None says 0.
+        scale: float. Of the logits; 1.0 for queries that are scaled already. None
+            takes $1 / \sqrt{K}$.
 
     Returns:
         The output `[B, H, T, K]` in the dtype of `value`; with `return_weights` the
@@ -71,8 +74,7 @@ def dot_product_attention(
     check_dropout(dropout_rate, dropout_seed)
     if not isinstance(mask, AttentionMask):
         mask = AttentionMask(allowed=mask)
-    # Scaling the query costs T * K products where scaling the logits costs T * S.
-    query = query * tf.cast(tf.math.rsqrt(float(query.shape[-1])), query.dtype)
+    query = scaled(query, scale)
     if dropout_rate > 0.0:
         # So does dropout's factor 1 / (1 - rate) on the values, not on the weights.
         value = value * tf.cast(1.0 / (1.0 - effective_rate(dropout_rate)), value.dtype)
@@ -86,7 +88,7 @@ def dot_product_attention(
             return chunk.output
         weights = chunk.weights
         if chunk.attends is not None:
-            weights = tf.where(chunk.attends, weights, tf.zeros([], weights.dtype))
+            weights *= chunk.attends
         return chunk.output, weights
     return attend(query, key, value)
 
@@ -97,7 +99,7 @@ class _Chunk(NamedTuple):
     output: tf.Tensor  # [B, H, t, K]
     weights: tf.Tensor  # [B, H, t, s]
     dropped: tf.Tensor  # [B, H, t, s], the weights that dropout kept
-    attends: tf.Tensor | None  # bool [B, 1, t, 1]
+    attends: tf.Tensor | None  # 1 or 0, [B, 1, t, 1]
 
 
 class _Attention:
@@ -174,8 +176,8 @@ class _Attention:
         attends = None
         if mask is not None and self._mask.may_hide_all:
             attends = tf.reduce_any(mask, axis=-1, keepdims=True)  # [B, 1, t, 1]
-            nothing = tf.zeros([], value.dtype)
-            output = tf.where(attends, output, nothing)
+            attends = tf.cast(attends, value.dtype)
+            output *= attends
         return _Chunk(output, weights, dropped, attends)
 
     def _backward(
@@ -194,7 +196,7 @@ class _Attention:
         for (start, stop, keys), chunk in zip(spans, chunks, strict=True):
             slope = upstream[:, :, start:stop]  # [B, H, t, K]
             if chunk.attends is not None:
-                slope = tf.where(chunk.attends, slope, tf.zeros([], slope.dtype))
+                slope *= chunk.attends
             logit_slope = self._logit_slope(slope, chunk, value[:, :, :keys])
             positions = tf.range(start, stop), tf.range(keys)
             added = bias_slopes(self._biases, parameters, positions, logit_slope)
@@ -239,6 +241,14 @@ def query_spans(
         (start, stop, min(stop, keys) if causal and stop < rows else keys)
         for start, stop in itertools.pairwise(edges)
     ]
+
+
+def scaled(query: tf.Tensor, scale: float | None) -> tf.Tensor:
+    """The query times the scale of the logits; None says 1 / sqrt(K)."""
+    # Scaling the query costs T * K products where scaling the logits costs T * S.
+    if scale is None:
+        scale = float(query.shape[-1]) ** -0.5
+    return query if scale == 1.0 else query * tf.cast(scale, query.dtype)
 
 
 def check_dropout(rate: float, seed: tf.Tensor | None) -> None:

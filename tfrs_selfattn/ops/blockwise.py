@@ -18,6 +18,7 @@ from tfrs_selfattn.ops.attention import (
     bias_slopes,
     check_dropout,
     chunk_seed,
+    scaled,
 )
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.biases import AttentionBias
@@ -34,6 +35,7 @@ def blockwise_attention(
     bias: Sequence[AttentionBias] = (),
     dropout_rate: float = 0.0,
     dropout_seed: tf.Tensor | None = None,
+    scale: float | None = None,
 ) -> tf.Tensor:
     r"""Computes what `dot_product_attention` does, a block of weights at a time.
 
@@ -52,6 +54,8 @@ def blockwise_attention(
         bias: biases, added to the logits.
         dropout_rate: float in [0, 1). Applied to the weights.
         dropout_seed: int `[2]`; required when `dropout_rate` is above 0.
+        scale: float. Of the logits; 1.0 for queries that are scaled already. None
+            takes $1 / \sqrt{K}$.
 
     Returns:
         The output `[B, H, T, K]` in the dtype of `value`.
@@ -65,7 +69,7 @@ def blockwise_attention(
         - [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
     check_dropout(dropout_rate, dropout_seed)
-    query = query * tf.cast(tf.math.rsqrt(float(query.shape[-1])), query.dtype)
+    query = scaled(query, scale)
     length = query.shape[2] or tf.shape(query)[2]
     attend = _Blockwise(
         mask or AttentionMask(),

@@ -13,7 +13,7 @@ import tensorflow as tf
 def split_heads(inputs: tf.Tensor, num_heads: int) -> tf.Tensor:
     """`[B, T, H * K]` to `[B, H, T, K]`; a single head costs no transpose."""
     if num_heads == 1:
-        return inputs[:, tf.newaxis]
+        return tf.expand_dims(inputs, 1)  # a slice would copy, and its gradient too
     shape = [-1, static_or_dynamic(inputs, 1), num_heads, inputs.shape[-1] // num_heads]
     return tf.transpose(tf.reshape(inputs, shape), [0, 2, 1, 3])
 
@@ -22,7 +22,7 @@ def merge_heads(heads: tf.Tensor) -> tf.Tensor:
     """`[B, H, T, K]` to `[B, T, H * K]`; a single head costs no transpose."""
     num_heads, width = heads.shape[1], heads.shape[3]
     if num_heads == 1:
-        return heads[:, 0]
+        return tf.squeeze(heads, 1)
     merged = tf.transpose(heads, [0, 2, 1, 3])
     return tf.reshape(merged, [-1, static_or_dynamic(heads, 2), num_heads * width])
 
