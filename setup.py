@@ -37,6 +37,7 @@ SERVING_API = "tensorflow-serving-api>=2.18,<2.22"
 EXTRAS = {
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         # These two change their verdicts between minor versions.
         "mypy>=2.4,<2.5",

@@ -50,7 +50,7 @@ print(json.dumps({name: reach(name) for name in sys.argv[1:]}))
 @pytest.fixture(scope="module")
 def neutral_tests(run_python):
     folders = [f"tests/{name}" for name in NEUTRAL]
-    options = ["-m", "not legacy_keras", "-p", "no:cacheprovider"]
+    options = ["-n0", "-m", "not legacy_keras", "-p", "no:cacheprovider"]
     arguments = ("-c", RUN_TESTS, *options, *folders)
     return run_python(*arguments, legacy_keras=False, timeout=1200)
 
