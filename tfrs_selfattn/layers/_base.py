@@ -231,7 +231,7 @@ def real_items(
 
 def zero_padding(inputs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Replaces what stands under padding by 0, also where it is NaN or infinite."""
-    return tf.where(mask[..., tf.newaxis], inputs, tf.zeros([], inputs.dtype))
+    return tf.math.multiply_no_nan(inputs, tf.cast(mask, inputs.dtype)[..., tf.newaxis])
 
 
 def restore_layer(layer: Any) -> Any:

@@ -20,7 +20,7 @@ from tfrs_selfattn.ops.dropout import effective_rate, keep_mask
 
 # Rows of queries attended at a time. A causal block never looks at the keys after it,
 # which saves up to half of the work, and its weights stay in the processor's cache.
-CHUNK_ROWS = 50
+CHUNK_ROWS = 66
 _MAX_CHUNKS = 16
 
 
@@ -129,10 +129,10 @@ class _Attention:
         ) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, ...]]]:
             spans = query_spans(query, key, causal=self._mask.causal)
             chunks = [
-                self.forward(
-                    query[:, :, span[0] : span[1]], key, value, parameters, span, index
+                self.forward(rows, key, value, parameters, span, index)
+                for index, (rows, span) in enumerate(
+                    zip(_split_rows(query, spans), spans, strict=True)
                 )
-                for index, span in enumerate(spans)
             ]
 
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -193,8 +193,14 @@ class _Attention:
         """Gradients of query, key, value and the parameters of the biases."""
         query_parts, key_parts, value_parts = [], [], []
         totals = [tf.zeros_like(parameter) for parameter in parameters]
-        for (start, stop, keys), chunk in zip(spans, chunks, strict=True):
-            slope = upstream[:, :, start:stop]  # [B, H, t, K]
+        for span, chunk, rows, slope in zip(
+            spans,
+            chunks,
+            _split_rows(query, spans),
+            _split_rows(upstream, spans),
+            strict=True,
+        ):
+            start, stop, keys = span
             if chunk.attends is not None:
                 slope *= chunk.attends
             logit_slope = self._logit_slope(slope, chunk, value[:, :, :keys])
@@ -203,7 +209,6 @@ class _Attention:
             totals = [a + b for a, b in zip(totals, added, strict=True)]
             logit_slope = tf.cast(logit_slope, query.dtype)
             query_parts.append(tf.matmul(logit_slope, key[:, :, :keys]))
-            rows = query[:, :, start:stop]
             key_parts.append(tf.matmul(logit_slope, rows, transpose_a=True))
             value_parts.append(tf.matmul(chunk.dropped, slope, transpose_a=True))
         return (
@@ -306,6 +311,16 @@ def _sum_to_shape(tensor: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tensor, axis=axes, keepdims=True) if axes else tensor
 
 
+def _split_rows(
+    tensor: tf.Tensor, spans: Sequence[tuple[Any, Any, Any]]
+) -> list[tf.Tensor]:
+    """The rows of every span, `[B, H, t, K]`; undoes `concat_rows`."""
+    if len(spans) == 1:
+        return [tensor]
+    parts: list[tf.Tensor] = tf.split(tensor, [b - a for a, b, _ in spans], axis=2)
+    return parts
+
+
 def concat_rows(parts: list[tf.Tensor]) -> tf.Tensor:
     """Chunks of rows in a row, `[B, H, T, K]`."""
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=2)
@@ -315,14 +330,11 @@ def _sum_prefixes(
     parts: list[tf.Tensor], spans: Sequence[tuple[Any, Any, Any]]
 ) -> tf.Tensor:
     """Sums `[B, H, s, K]` parts over their common first keys: `[B, H, S, K]`."""
-    ends = [keys for _, _, keys in spans]
-    if len(parts) == 1:
-        return parts[0]
-    if ends[0] == ends[-1]:
-        return tf.add_n(parts)
-    sizes = [ends[0], *(b - a for a, b in itertools.pairwise(ends))]
-    pieces: list[list[tf.Tensor]] = [[] for _ in parts]
-    for index, part in enumerate(parts):
-        for column, piece in enumerate(tf.split(part, sizes[: index + 1], axis=2)):
-            pieces[column].append(piece)
-    return tf.concat([tf.add_n(column) for column in pieces], axis=2)
+    total = parts[0]
+    width = spans[0][2]
+    for part, (_, _, keys) in zip(parts[1:], spans[1:], strict=True):
+        if keys != width:
+            total = tf.pad(total, [[0, 0], [0, 0], [0, keys - width], [0, 0]])
+        total += part
+        width = keys
+    return total
