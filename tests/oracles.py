@@ -366,3 +366,47 @@ def sasrec(history, weights, num_heads, max_length):
             causal=True,
         )
     return layer_norm(states[0, -1], *weights["final_norm"])
+
+
+def sampled_softmax(
+    queries, candidates, targets, draws, log_expected, left_out, weights, temperature
+):
+    """The weighted mean of the cross-entropies against the draws of each query.
+
+    `draws` lists items for each query, repeats included; `log_expected` holds a number
+    for each item; `left_out` a set for each query.
+    """
+    total = 0.0
+    for m, query in enumerate(queries):
+        positive = np.dot(query, candidates[targets[m]]) / temperature
+        scores = [positive]
+        for item in draws[m]:
+            if item != targets[m] and item not in left_out[m]:
+                score = np.dot(query, candidates[item]) / temperature
+                scores.append(score - log_expected[item])
+        largest = max(scores)
+        log_sum = largest + math.log(sum(math.exp(x - largest) for x in scores))
+        total += float(weights[m]) * (log_sum - positive)
+    return total / sum(weights)
+
+
+def sampled_sigmoid(
+    queries, candidates, targets, draws, left_out, weights, temperature, exponent
+):
+    """The weighted mean of binary (exponent 1) or generalised cross-entropies."""
+
+    def log_sigmoid(x):
+        return -math.log1p(math.exp(-x)) if x > 0 else x - math.log1p(math.exp(x))
+
+    total = 0.0
+    for m, query in enumerate(queries):
+        kept = [
+            item for item in draws[m] if item != targets[m] and item not in left_out[m]
+        ]
+        positive = np.dot(query, candidates[targets[m]]) / temperature
+        value = exponent * log_sigmoid(positive)
+        for item in kept:
+            wrong = log_sigmoid(-np.dot(query, candidates[item]) / temperature)
+            value += wrong * len(draws[m]) / len(kept)
+        total -= float(weights[m]) * value / (len(draws[m]) + 1)
+    return total / sum(weights)

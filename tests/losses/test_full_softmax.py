@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests import oracles
+from tests.losses.sampling import value_and_gradients
 from tfrs_selfattn.losses import FullSoftmax
 
 M, N, D = 7, 11, 3
@@ -36,6 +37,24 @@ def test_weights_of_nothing_give_zero():
     assert float(FullSoftmax()(QUERIES, CANDIDATES, TARGETS, np.zeros(M))) == 0.0
     empty = tf.zeros([0, D]), CANDIDATES, tf.zeros([0], tf.int32)
     assert float(FullSoftmax()(*empty)) == 0.0
+
+
+def test_weight_zero_is_absence_to_the_last_bit():
+    weights = np.where(np.arange(M) % 2 == 0, 0.0, WEIGHTS).astype("float32")
+    kept = weights > 0
+    queries = np.where(kept[:, None], QUERIES, np.nan)  # nothing may look at them
+    with_zeros = value_and_gradients(
+        lambda q, c: FullSoftmax()(q, c, TARGETS, weights), queries, CANDIDATES
+    )
+    without = value_and_gradients(
+        lambda q, c: FullSoftmax()(q, c, TARGETS[kept], weights[kept]),
+        QUERIES[kept],
+        CANDIDATES,
+    )
+    np.testing.assert_array_equal(with_zeros[0], without[0])
+    np.testing.assert_array_equal(with_zeros[1][kept], without[1])
+    np.testing.assert_array_equal(with_zeros[1][~kept], 0.0)
+    np.testing.assert_array_equal(with_zeros[2], without[2])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

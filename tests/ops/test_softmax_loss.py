@@ -123,6 +123,22 @@ def test_large_logits_do_not_overflow():
         assert np.isfinite(gradient).all()
 
 
+def test_a_share_that_underflows_keeps_its_loss():
+    # exp(-200) is 0 in float32; in one block with targets that are nothing special.
+    candidates = np.array([[200.0], [0.0], [150.0], [199.0]], "float32")
+    targets = tf.constant([1, 0, 2, 3])
+    expected = [
+        oracles.full_softmax([[1.0]], candidates.astype("float64"), [int(target)])
+        for target in targets
+    ]
+    assert expected[0] > 200.0
+    for block_rows in (1, 4):  # alone, and together
+        found = full_softmax_loss(
+            tf.ones([4, 1]), tf.constant(candidates), targets, block_rows=block_rows
+        )
+        np.testing.assert_allclose(found, sum(expected), rtol=1e-6)
+
+
 def test_equal_logits_cost_the_log_of_their_number():
     loss = full_softmax_loss(tf.zeros([2, 3]), tf.zeros([7, 3]), tf.constant([1, 6]))
     np.testing.assert_allclose(loss, 2 * math.log(7), rtol=1e-6)

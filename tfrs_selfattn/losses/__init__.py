@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from tfrs_selfattn._lazy import lazy_exports
 
-_EXPORTS = {"FullSoftmax": "full_softmax"}
+_EXPORTS = {
+    "BinaryCrossEntropy": "binary_cross_entropy",
+    "CandidateLookup": "context",
+    "FullSoftmax": "full_softmax",
+    "GBCE": "gbce",
+    "InBatchNegatives": "in_batch_negatives",
+    "LossContext": "context",
+    "MaskedItems": "masked_items",
+    "PopularityNegatives": "popularity_negatives",
+    "SampledSoftmax": "sampled_softmax",
+    "UniformNegatives": "uniform_negatives",
+    "batch_context": "context",
+    "takes_context": "context",
+}
 
 __all__ = list(_EXPORTS)
 

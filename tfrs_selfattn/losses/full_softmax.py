@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_positive, check_positive_int
 from tfrs_selfattn._keras import register
+from tfrs_selfattn.losses.context import present_queries, weighted_mean
+from tfrs_selfattn.ops.interests import best_interest
 from tfrs_selfattn.ops.softmax_loss import full_softmax_loss
 
 
@@ -26,7 +28,8 @@ class FullSoftmax:
             candidates. Defaults to `None`.
 
     Call arguments:
-        queries: float `[M, D]`; half precision is computed in float32.
+        queries: float `[M, D]`, or `[M, K, D]` for K interests, of which the one that
+            scores the target best is trained; half precision is computed in float32.
         candidates: float `[N, D]`, the whole catalogue.
         targets: int `[M]`, the row of each query's positive in `candidates`.
         sample_weight: float32 `[M]`, or None. A query of weight 0 counts as absent.
@@ -73,16 +76,16 @@ class FullSoftmax:
         targets: tf.Tensor,
         sample_weight: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        weights, queries, targets = present_queries(sample_weight, queries, targets)
+        queries = tf.convert_to_tensor(queries)
+        if queries.shape.rank == 3:
+            queries = best_interest(queries, tf.gather(candidates, targets))
         total = full_softmax_loss(
             queries,
             candidates,
             targets,
-            sample_weight,
+            weights,
             temperature=self.temperature,
             block_rows=self.block_rows,
         )
-        if sample_weight is None:
-            weight = tf.cast(tf.shape(queries)[0], tf.float32)
-        else:
-            weight = tf.reduce_sum(tf.cast(sample_weight, tf.float32))
-        return tf.math.divide_no_nan(total, weight)
+        return weighted_mean(total, targets, weights)
