@@ -85,3 +85,14 @@ def test_every_movie_of_movielens_100k_has_a_title(ml_100k):
     assert set(titles) == set(build_sequences(read_events(ml_100k)).vocabulary.ids)
     assert titles["1"] == "Toy Story (1995)"
     assert titles["543"] == "Misérables, Les (1995)"
+
+
+def test_a_folder_of_interactions_and_items(write):
+    text = "user_id,item_id,timestamp\nu,1,3\nu,02,4\n"
+    folder = write("shop/interactions.csv", text).parent
+    assert find_titles(folder) == {}
+    write("shop/items.csv", "item_id,asin,title\n1,B1,Tea\n02,B2,Milk\n")
+    assert build_sequences(read_events(folder)).vocabulary.ids == ("02", "1")
+    assert find_titles(folder) == {"1": "Tea", "02": "Milk"}
+    write("shop/items.csv", "item_id,asin\n1,B1\n")
+    assert find_titles(folder) == {}

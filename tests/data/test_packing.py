@@ -7,11 +7,11 @@ import time
 from collections import Counter
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.logs import split_of, training_parts
 from tfrs_selfattn import InputError
 from tfrs_selfattn.data import (
     build_sequences,
@@ -22,22 +22,6 @@ from tfrs_selfattn.data import (
     read_events,
     training_windows,
 )
-
-
-def split_of(lengths):
-    """A log in which every event has an item of its own, so that pairs are unique."""
-    users = np.repeat(np.arange(len(lengths)), lengths)
-    frame = pl.DataFrame({"user_id": users, "timestamp": np.arange(len(users))})
-    frame = frame.with_columns(item_id=pl.format("{}", "timestamp"))
-    return leave_one_out(build_sequences(events_from_frame(frame)))
-
-
-def training_parts(split):
-    offsets = split.sequences.offsets
-    return [
-        split.sequences.items[start:stop].tolist()
-        for start, stop in zip(offsets[:-1], split.train_stop, strict=True)
-    ]
 
 
 def all_pairs(split):
@@ -108,10 +92,10 @@ def test_only_the_oldest_window_of_a_user_is_short(lengths, row_length):
 def test_unpacked_rows_hold_one_window_on_the_right():
     split = split_of([6, 9])  # 4 and 7 training items, so 3 and 6 pairs.
     rows = pack_rows(split, row_length=4, pack=False)
-    assert rows.segment_ids.tolist() == [
+    assert sorted(rows.segment_ids.tolist()) == [
+        [0, 0, 1, 1],
         [0, 1, 1, 1],
         [1, 1, 1, 1],
-        [0, 0, 1, 1],
     ]
 
 
@@ -121,6 +105,48 @@ def test_packed_rows_are_padded_on_the_right():
     assert rows.fill == 6 / 8
     assert rows.row_length == 8
     assert rows.items.dtype == rows.targets.dtype == rows.segment_ids.dtype == np.int32
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_times_are_those_of_the_items_and_of_their_targets(split, pack):
+    options = {"row_length": 9, "pack": pack, "windows": "sliding", "stride": 4}
+    rows = pack_rows(split, times=True, **options)
+    assert rows.timestamps.dtype == rows.request_times.dtype == np.int64
+    bare = pack_rows(split, **options)
+    assert list(bare.features) == ["history", "targets", "segment_ids"]
+    assert list(rows.features) == [*bare.features, "timestamps", "request_times"]
+    for name, column in bare.features.items():
+        np.testing.assert_array_equal(rows.features[name], column)
+    log = split.sequences
+    # A user's (item, time, next item, next time), however often it happened.
+    happened = set()
+    for user in range(log.num_users):
+        items, times = log.user(user)
+        events = list(zip(items.tolist(), times.tolist(), strict=True))
+        happened |= set(itertools.pairwise(events))
+    for row in range(len(rows)):
+        for slot in range(rows.row_length):
+            item, target, segment, time, request = (
+                int(column[row, slot]) for column in rows.features.values()
+            )
+            if segment == 0:
+                assert (time, request) == (0, 0)
+            elif target:
+                assert ((item, time), (target, request)) in happened
+            else:  # Context: the next input is what was asked for.
+                following = rows.items[row, slot + 1], rows.timestamps[row, slot + 1]
+                assert request == following[1]
+                assert ((item, time), following) in happened
+
+
+def test_any_run_of_rows_is_a_fair_sample():
+    # Shards are such runs; best fit would leave the long windows in the first ones.
+    split = split_of(np.random.default_rng(0).integers(4, 30, 400))
+    rows = pack_rows(split, row_length=40)
+    segments = rows.segment_ids.max(axis=1)
+    half = len(rows) // 2
+    assert abs(segments[:half].mean() - segments[half:].mean()) < 0.5
+    assert segments.std() > 0.5
 
 
 def test_the_seed_alone_decides_which_users_share_rows(split):
@@ -153,7 +179,8 @@ def test_nothing_to_train_on_is_said():
 def test_arguments_are_checked(split):
     with pytest.raises(ValueError, match="`row_length` must be a positive integer"):
         pack_rows(split, row_length=0)
-    with pytest.raises(ValueError, match="`windows` must be one of 'all', 'newest'"):
+    choices = "`windows` must be one of 'all', 'newest', 'sliding'"
+    with pytest.raises(ValueError, match=choices):
         pack_rows(split, row_length=5, windows="oldest")
 
 

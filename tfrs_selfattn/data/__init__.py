@@ -1,9 +1,11 @@
 """Event logs in, training rows and evaluation sets out.
 
-    read_events → build_sequences → leave_one_out → pack_rows → training_dataset
-                                                  → EvaluationSet
+    read_events → build_sequences → leave_one_out  → pack_rows    → training_dataset
+                                    temporal_split   bucket_rows
+                                                     write_shards
+                                                   → EvaluationSet → evaluation_dataset
 
-Everything but `training_dataset` and `evaluation_dataset` works without TensorFlow.
+Everything but the two datasets works without TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "BucketedRows": "bucketing",
     "EvaluationSet": "splits",
     "EventSummary": "sequences",
     "Events": "events",
@@ -18,9 +21,11 @@ _EXPORTS = {
     "MovieLens": "movielens",
     "PackedRows": "packing",
     "Sequences": "sequences",
+    "ShardedRows": "shards",
     "Split": "splits",
     "Vocabulary": "vocabulary",
-    "Windows": "packing",
+    "Windows": "windows",
+    "bucket_rows": "bucketing",
     "build_sequences": "sequences",
     "evaluation_dataset": "pipelines",
     "events_from_frame": "events",
@@ -31,11 +36,14 @@ _EXPORTS = {
     "markov_events": "synthetic",
     "pack_rows": "packing",
     "read_events": "events",
+    "read_shards": "shards",
     "read_titles": "items",
     "steps_per_epoch": "pipelines",
     "summarize": "sequences",
+    "temporal_split": "splits",
     "training_dataset": "pipelines",
-    "training_windows": "packing",
+    "training_windows": "windows",
+    "write_shards": "shards",
 }
 
 __all__ = list(_EXPORTS)

@@ -17,6 +17,9 @@ from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data import _faults, _times
 from tfrs_selfattn.data._tables import SUFFIXES, Table, scan_table
 
+# Files that hold the events of a folder in which there are others.
+_KNOWN = ("u.data", "ratings.dat", "interactions.csv")
+
 
 @dataclass(frozen=True, eq=False)
 class Events:
@@ -92,7 +95,8 @@ def read_events(
 
     Args:
         path: a `.csv`, `.tsv` or `.parquet` file or a folder of them, a MovieLens
-            folder or file (`u.data`, `ratings.dat`), or RecBole's `.inter`.
+            folder or file (`u.data`, `ratings.dat`), a folder with
+            `interactions.csv` beside other files, or RecBole's `.inter`.
         user_column: str. Defaults to `"user_id"`.
         item_column: str. Defaults to `"item_id"`.
         time_column: str. Unix seconds or ISO times. Defaults to `"timestamp"`.
@@ -129,7 +133,7 @@ def _event_files(path: Path) -> Sequence[Path]:
             f"The event log must be a file or a folder. Received: {path}, which does "
             "not exist. Check the path."
         )
-    for name in ("u.data", "ratings.dat"):
+    for name in _KNOWN:
         if (path / name).is_file():
             return [path / name]
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)

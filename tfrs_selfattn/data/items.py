@@ -59,11 +59,18 @@ def read_titles(
 
 
 def find_titles(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the titles a MovieLens or RecBole folder brings along, else `{}`."""
+    """Returns the titles a folder brings along, else `{}`.
+
+    Those of MovieLens and RecBole, and of an `items.csv` beside `interactions.csv`.
+    """
     folder = Path(folder)
     for name in _MOVIELENS:
         if (folder / name).is_file():
             return read_titles(folder / name)
+    beside = folder / "items.csv"
+    if (folder / "interactions.csv").is_file() and beside.is_file():
+        if {"item_id", "title"} <= set(scan_table(beside).schema()):
+            return read_titles(beside)
     for path in sorted(folder.glob("*.item")):
         if "movie_title" in scan_table(path).schema():
             return read_titles(path)

@@ -1,35 +1,24 @@
 """Packs training windows of many users into rows of equal length.
 
 Most users are short: padded to one row each, more than half of a batch is padding.
-Packing puts whole windows side by side, and `segment_ids` keep them apart.
+Packing puts whole windows side by side, and `segment_ids` keep them apart. The other
+way to save padding, rows of several widths, is `bucketing.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_selfattn._checks import InputError, check_choice, check_positive_int
+from tfrs_selfattn._checks import InputError
+from tfrs_selfattn.data._placement import place
 from tfrs_selfattn.data.splits import Split
+from tfrs_selfattn.data.windows import Windows, training_windows
 
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """W runs of consecutive (input, target) pairs, each of one user.
-
-    Args:
-        starts: int64 `[W]`. Where each window's first input stands in
-            `sequences.items`; the target of an input is the item after it.
-        lengths: int64 `[W]`. Pairs in each window, at least 1.
-    """
-
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.starts)
+_CHUNK = 1 << 22  # Slots laid out at a time; bounds what is held beside the rows.
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +29,29 @@ class PackedRows:
         items: int32 `[R, T]`. Input item indices, 0 = padding.
         targets: int32 `[R, T]`. The item after each input, 0 = nothing to learn.
         segment_ids: int32 `[R, T]`. 1, 2, … within a row, 0 = padding.
+        timestamps: int64 `[R, T]`, or None without times. Unix seconds of the inputs,
+            0 in padding. Defaults to `None`.
+        request_times: int64 `[R, T]`, or None without times. Unix seconds of the item
+            after each input: when it was asked for. Defaults to `None`.
     """
 
     items: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
     segment_ids: npt.NDArray[np.int32]
+    timestamps: npt.NDArray[np.int64] | None = None
+    request_times: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     @property
     def row_length(self) -> int:
+        """T."""
         return int(self.items.shape[1])
 
     @property
     def num_targets(self) -> int:
+        """Targets to learn in one epoch."""
         return int(np.count_nonzero(self.targets))
 
     @property
@@ -62,31 +59,123 @@ class PackedRows:
         """The fraction of slots that hold a real item."""
         return float(np.count_nonzero(self.segment_ids)) / self.segment_ids.size
 
+    @property
+    def features(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns under the names that a model's training rows have."""
+        columns: dict[str, npt.NDArray[Any] | None] = {
+            "history": self.items,
+            "targets": self.targets,
+            "segment_ids": self.segment_ids,
+            "timestamps": self.timestamps,
+            "request_times": self.request_times,
+        }
+        return {name: each for name, each in columns.items() if each is not None}
 
-def training_windows(split: Split, *, row_length: int, windows: str = "all") -> Windows:
-    """Cuts each user's training part into windows of at most `row_length` pairs.
 
-    A user with n training items has n - 1 (input, target) pairs. Windows do not
-    overlap and are counted from the newest pair, so that only the oldest may be short.
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """Where every window goes, decided before any row is laid out.
+
+    Windows are ordered by row, so that any run of rows is laid out by itself: shards
+    are written without all rows in memory.
 
     Args:
-        split: what to train on.
+        split: where the items are.
+        windows: W windows, ordered by row.
+        rows: int64 `[W]`, ascending. The row of each window.
+        columns: int64 `[W]`. The first slot of each window.
+        segments: int64 `[W]`. The segment number of each window.
+        num_rows: int. R.
         row_length: int. T.
-        windows: `"all"`, or `"newest"` to keep one window of each user.
+        times: bool. Lay out timestamps and request times too.
     """
-    row_length = check_positive_int("row_length", row_length)
-    check_choice("windows", windows, ("all", "newest"))
-    offsets = split.sequences.offsets[:-1]
-    pairs = np.maximum(split.train_stop - offsets - 1, 0)  # [U]
-    per_user = -(-pairs // row_length)
-    if windows == "newest":
-        per_user = np.minimum(per_user, 1)
-    users = np.repeat(np.arange(len(pairs)), per_user)  # [W]
-    # 0 for the newest window of a user, 1 for the one before, …
-    age = np.arange(len(users)) - np.repeat(np.cumsum(per_user) - per_user, per_user)
-    stops = pairs[users] - age * row_length
-    starts = np.maximum(stops - row_length, 0)
-    return Windows(starts=offsets[users] + starts, lengths=stops - starts)
+
+    split: Split
+    windows: Windows
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+    num_rows: int
+    row_length: int
+    times: bool
+
+    @classmethod
+    def make(
+        cls,
+        split: Split,
+        windows: Windows,
+        *,
+        row_length: int,
+        pack: bool,
+        times: bool,
+        seed: int,
+    ) -> RowPlan:
+        """Places windows into rows, and the rows into a random order."""
+        if pack:
+            rows, columns, segments = place(windows.lengths, row_length, seed)
+            num_rows = int(rows.max()) + 1
+        else:
+            num_rows = len(windows)
+            rows = np.arange(num_rows)
+            columns = row_length - windows.lengths
+            segments = np.ones_like(windows.lengths)
+        # Best fit leaves long windows first; any run of rows has to be a fair sample.
+        rows = np.random.default_rng([seed, 1]).permutation(num_rows)[rows]
+        order = np.lexsort((columns, rows))
+        return cls(
+            split=split,
+            windows=windows.take(order),
+            rows=rows[order],
+            columns=columns[order],
+            segments=segments[order],
+            num_rows=num_rows,
+            row_length=row_length,
+            times=times,
+        )
+
+    def lay_out(self, start: int, stop: int) -> PackedRows:
+        """Makes the rows `start:stop`."""
+        rows = empty_rows(stop - start, self.row_length, times=self.times)
+        for first in range(start, stop, self._chunk):
+            last = min(first + self._chunk, stop)
+            self._fill(
+                {
+                    name: column[first - start : last - start]
+                    for name, column in rows.features.items()
+                },
+                first,
+                last,
+            )
+        return rows
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, _CHUNK // self.row_length)
+
+    def _fill(
+        self, features: dict[str, npt.NDArray[Any]], start: int, stop: int
+    ) -> None:
+        """Writes the rows `start:stop` into columns of zeros."""
+        part = slice(*np.searchsorted(self.rows, [start, stop]))
+        lengths, contexts = self.windows.lengths[part], self.windows.contexts[part]
+        first_slots = (self.rows[part] - start) * self.row_length + self.columns[part]
+        # From here on, one element per (input, target) pair.
+        within = np.arange(lengths.sum())
+        within -= np.repeat(np.cumsum(lengths) - lengths, lengths)
+        source = np.repeat(self.windows.starts[part], lengths) + within
+        slots = np.repeat(first_slots, lengths) + within
+        learned = within >= np.repeat(contexts, lengths)
+        log = self.split.sequences
+        values: dict[str, npt.NDArray[Any]] = {
+            "history": log.items[source],
+            "targets": np.where(learned, log.items[source + 1], 0),
+            "segment_ids": np.repeat(self.segments[part], lengths),
+        }
+        if self.times:
+            values["timestamps"] = log.timestamps[source]
+            values["request_times"] = log.timestamps[source + 1]
+        for name, value in values.items():
+            features[name].reshape(-1)[slots] = value
 
 
 def pack_rows(
@@ -94,21 +183,66 @@ def pack_rows(
     *,
     row_length: int,
     windows: str = "all",
+    stride: int | None = None,
     pack: bool = True,
+    times: bool = False,
     seed: int = 0,
 ) -> PackedRows:
-    """Makes training rows of the training part of every user.
+    """Makes training rows of the training part of every user, in random order.
 
     Args:
         split: what to train on.
         row_length: int. T.
-        windows: `"all"` pairs of a user, or only its `"newest"` window.
-            Defaults to `"all"`.
+        windows: str. How histories longer than T are cut: `"all"`, `"sliding"` or
+            `"newest"`; see `training_windows`. Defaults to `"all"`.
+        stride: int or None. Of sliding windows; None takes half of `row_length`.
+            Defaults to `None`.
         pack: bool. Share rows between users, padded on the right. `False` gives one
             window a row, padded on the left. Defaults to `True`.
-        seed: int. Which users share a row. Defaults to `0`.
+        times: bool. Also give timestamps and request times, which a time-aware model
+            needs. Defaults to `False`.
+        seed: int. Which users share a row, and the order of rows. Defaults to `0`.
     """
-    cut = training_windows(split, row_length=row_length, windows=windows)
+    plan = plan_rows(
+        split,
+        row_length=row_length,
+        windows=windows,
+        stride=stride,
+        pack=pack,
+        times=times,
+        seed=seed,
+    )
+    return plan.lay_out(0, plan.num_rows)
+
+
+def plan_rows(
+    split: Split,
+    *,
+    row_length: int,
+    windows: str,
+    stride: int | None,
+    pack: bool,
+    times: bool,
+    seed: int,
+) -> RowPlan:
+    """Decides what `pack_rows` lays out; the same arguments, the same rows."""
+    cut = learnable_windows(
+        split, row_length=row_length, windows=windows, stride=stride
+    )
+    return RowPlan.make(
+        split, cut, row_length=row_length, pack=pack, times=times, seed=seed
+    )
+
+
+def learnable_windows(
+    split: Split, *, row_length: int, windows: str, stride: int | None
+) -> Windows:
+    """`training_windows`, of which there must be one.
+
+    Raises:
+        InputError: when there is none.
+    """
+    cut = training_windows(split, row_length=row_length, windows=windows, stride=stride)
     if len(cut) == 0:
         raise InputError(
             "There is nothing to train on: a user needs at least two training events, "
@@ -116,78 +250,14 @@ def pack_rows(
             f"{split.sequences.num_users} users with {split.sequences.num_events} "
             "events. Pass a log with longer histories."
         )
-    if pack:
-        rows, columns, segments = _pack(cut.lengths, row_length, seed)
-    else:
-        rows = np.arange(len(cut))
-        columns, segments = row_length - cut.lengths, np.ones_like(cut.lengths)
-
-    # From here on, one element per (input, target) pair.
-    within = np.arange(cut.lengths.sum())
-    within -= np.repeat(np.cumsum(cut.lengths) - cut.lengths, cut.lengths)
-    source = np.repeat(cut.starts, cut.lengths) + within
-    slots = np.repeat(rows * row_length + columns, cut.lengths) + within
-    shape = int(rows.max()) + 1, row_length
-    packed = PackedRows(*(np.zeros(shape, np.int32) for _ in range(3)))
-    packed.items.reshape(-1)[slots] = split.sequences.items[source]
-    packed.targets.reshape(-1)[slots] = split.sequences.items[source + 1]
-    packed.segment_ids.reshape(-1)[slots] = np.repeat(segments, cut.lengths)
-    return packed
+    return cut
 
 
-_Placement = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-def _pack(lengths: npt.NDArray[np.int64], row_length: int, seed: int) -> _Placement:
-    """Places windows by best-fit decreasing: longest first, each in the fullest row.
-
-    Windows of one length are interchangeable and so are rows with the same room left:
-    both are handled as groups, and the cost grows with T squared, not with W squared.
-
-    Returns:
-        row, first column and segment number of each window, int64 `[W]`.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(lengths))
-    by_length = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
-    sorted_lengths = lengths[by_length]
-    rows, columns, segments = (np.zeros(len(lengths), np.int64) for _ in range(3))
-    segments_in_row = np.zeros(len(lengths), np.int64)  # There are at most W rows.
-    roomy: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(row_length + 1)]
-    num_rows = 0
-
-    for length in range(min(row_length, int(sorted_lengths[0])), 0, -1):
-        first, last = np.searchsorted(-sorted_lengths, [-length, -length + 1])
-        waiting = by_length[first:last]
-        for room in range(length, row_length + 1):
-            if len(waiting) == 0:
-                break
-            per_row = room // length
-            needed = -(-len(waiting) // per_row)
-            if room < row_length:
-                open_rows = _take(roomy[room], needed)
-            else:
-                open_rows = np.arange(num_rows, num_rows + needed)
-                num_rows += needed
-            placed = waiting[: len(open_rows) * per_row]
-            waiting = waiting[len(placed) :]
-            row, turn = np.divmod(np.arange(len(placed)), per_row)
-            rows[placed] = open_rows[row]
-            columns[placed] = row_length - room + turn * length
-            segments[placed] = segments_in_row[open_rows[row]] + turn + 1
-            added = np.bincount(row, minlength=len(open_rows))
-            segments_in_row[open_rows] += added
-            for count in np.unique(added).tolist():
-                roomy[room - count * length].append(open_rows[added == count])
-    return rows, columns, segments
-
-
-def _take(groups: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int64]:
-    """Removes up to `count` rows from a list of groups and returns them."""
-    taken = [np.zeros(0, np.int64)]
-    while groups and count > 0:
-        group = groups.pop()
-        taken.append(group[:count])
-        if len(group) > count:
-            groups.append(group[count:])
-        count -= min(count, len(group))
-    return np.concatenate(taken)
+def empty_rows(num_rows: int, row_length: int, *, times: bool) -> PackedRows:
+    """Rows of nothing but padding."""
+    shape = num_rows, row_length
+    items, targets, segment_ids = (np.zeros(shape, np.int32) for _ in range(3))
+    if not times:
+        return PackedRows(items, targets, segment_ids)
+    stamps, requests = (np.zeros(shape, np.int64) for _ in range(2))
+    return PackedRows(items, targets, segment_ids, stamps, requests)

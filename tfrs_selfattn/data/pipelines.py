@@ -1,29 +1,58 @@
-"""TensorFlow datasets over packed rows and held-out cases.
+"""TensorFlow datasets over training rows and held-out cases.
 
 The only module of this package that needs TensorFlow. The order of training batches
-depends on the seed and the epoch alone, so a resumed run sees what it would have seen.
+depends on the seed and the epoch alone, so a resumed run sees what it would have seen,
+from memory as from shards: rows lie in blocks, which are the shards on disk; an epoch
+takes the blocks in random order and the rows of each block in random order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn._checks import check_positive_int
+from tfrs_selfattn.data.bucketing import BucketedRows
 from tfrs_selfattn.data.packing import PackedRows
+from tfrs_selfattn.data.shards import ShardedRows
 from tfrs_selfattn.data.splits import EvaluationSet
 
+_READERS = 2  # Shards that are read at a time, and so held in memory.
+_ROUNDS = 16  # Of the cipher that shuffles.
+_NO_BLOCK = -1  # In a seed, where the order of rows has the number of their block.
 
-def steps_per_epoch(rows: PackedRows, batch_size: int) -> int:
-    """Returns the batches of one epoch, the last of which may be smaller."""
-    return -(-len(rows) // check_positive_int("batch_size", batch_size))
+
+def steps_per_epoch(
+    rows: PackedRows | BucketedRows | ShardedRows, batch_size: int
+) -> int:
+    """Returns the batches of one epoch, of which the last, or a bucket's, is smaller.
+
+    Args:
+        rows: training rows.
+        batch_size: int. As of `training_dataset`.
+    """
+    batch_size = check_positive_int("batch_size", batch_size)
+    if isinstance(rows, BucketedRows):
+        return sum(
+            -(-len(bucket) // size)
+            for bucket, size in zip(
+                rows.buckets, _bucket_batches(rows, batch_size), strict=True
+            )
+        )
+    return -(-len(rows) // batch_size)
 
 
 def training_dataset(
-    rows: PackedRows, *, batch_size: int, seed: int, start_epoch: int = 0
+    rows: PackedRows | BucketedRows | ShardedRows,
+    *,
+    batch_size: int,
+    seed: int,
+    start_epoch: int = 0,
+    shuffle_block: int | None = None,
 ) -> tf.data.Dataset:
     """Makes an endless dataset of shuffled training batches.
 
@@ -31,65 +60,253 @@ def training_dataset(
     epochs. The dataset from `start_epoch` on equals the rest of the whole dataset.
 
     Args:
-        rows: R rows of T slots.
-        batch_size: int. Rows in a batch, b.
+        rows: R rows of T slots, in memory or in shards; or of several widths, of which
+            a batch has one.
+        batch_size: int. Rows of T slots in a batch, b. Of narrower rows a batch holds
+            more, about as many slots.
         seed: int. Which of the possible orders.
         start_epoch: int. Epochs to leave out. Defaults to `0`.
+        shuffle_block: int or None. Rows in memory are shuffled in blocks of so many,
+            and the blocks among themselves, which is how shards are read. None shuffles
+            all rows as one block. Defaults to `None`.
 
     Returns:
-        dataset of `{"history", "targets", "segment_ids"}`, each int32 `[b, T]`.
+        dataset of `{"history", "targets", "segment_ids"}`, each int32 `[b, T]`, and
+        where the rows have times `{"timestamps", "request_times"}`, int64 `[b, T]`.
     """
     steps = steps_per_epoch(rows, batch_size)
-    num_rows = len(rows)
-    # Variables, because a tf.data graph copies constants several times over; and no
-    # generator, because a Python thread that prefetches can hang a process that ends.
-    with tf.device("/CPU:0"):
-        columns = {
-            "history": tf.Variable(rows.items, trainable=False),
-            "targets": tf.Variable(rows.targets, trainable=False),
-            "segment_ids": tf.Variable(rows.segment_ids, trainable=False),
-        }
-
-    def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        epoch, step = number // steps, number % steps
-        start = step * batch_size
-        chosen = tf.random.experimental.index_shuffle(
-            tf.range(start, tf.minimum(start + batch_size, num_rows)),
-            # A function of seed and epoch: there is no state to save and restore.
-            seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
-            max_index=tf.constant(num_rows - 1, tf.int64),
+    if isinstance(rows, ShardedRows):
+        return _streamed(
+            rows, batch_size=batch_size, seed=seed, start_epoch=start_epoch
         )
-        return {name: tf.gather(column, chosen) for name, column in columns.items()}
-
+    if isinstance(rows, BucketedRows):
+        batch = _bucketed(rows, batch_size=batch_size, seed=seed, steps=steps)
+    else:
+        block = shuffle_block or len(rows)
+        block = check_positive_int("shuffle_block", block)
+        batch = _batches_of(rows, batch_size=batch_size, seed=seed, block=block)
     numbers = tf.data.Dataset.counter(start_epoch * steps)
-    return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return numbers.map(
+        lambda number: batch(number // steps, number % steps),
+        num_parallel_calls=2,
+        deterministic=True,
+    ).prefetch(2)
 
 
-def evaluation_dataset(cases: EvaluationSet, *, batch_size: int) -> tf.data.Dataset:
+def evaluation_dataset(
+    cases: EvaluationSet, *, batch_size: int, times: bool = False
+) -> tf.data.Dataset:
     """Makes a dataset of held-out cases, in their order.
 
     Args:
         cases: C cases.
         batch_size: int. Cases in a batch, b; the last batch may be smaller.
+        times: bool. Also give the times that a time-aware model needs. Defaults to
+            `False`.
 
     Returns:
         dataset of `{"history": int32 [b, longest], "target": int32 [b]}`, whole
-        histories padded on the left to the longest of the batch.
+        histories padded on the left to the longest of the batch; with `times` also
+        `{"timestamps": int64 [b, longest], "request_time": int64 [b]}`, Unix seconds.
     """
     batch_size = check_positive_int("batch_size", batch_size)
     starts = range(0, len(cases), batch_size)
 
-    def batches() -> Iterator[dict[str, npt.NDArray[np.int32]]]:
+    def batches() -> Iterator[dict[str, npt.NDArray[Any]]]:
         for start in starts:
             stop = min(start + batch_size, len(cases))
-            yield {
+            batch: dict[str, npt.NDArray[Any]] = {
                 "history": cases.padded_histories(start, stop),
                 "target": cases.targets[start:stop],
             }
+            if times:
+                batch["timestamps"] = cases.padded_timestamps(start, stop)
+                batch["request_time"] = cases.request_times[start:stop]
+            yield batch
 
     signature = {
         "history": tf.TensorSpec([None, None], tf.int32),
         "target": tf.TensorSpec([None], tf.int32),
     }
+    if times:
+        signature["timestamps"] = tf.TensorSpec([None, None], tf.int64)
+        signature["request_time"] = tf.TensorSpec([None], tf.int64)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
+def _batches_of(rows: PackedRows, *, batch_size: int, seed: int, block: int) -> Any:
+    """A function from (epoch, step) to a batch of rows that are in memory."""
+    num_rows = len(rows)
+    # Variables, because a tf.data graph copies constants several times over; and no
+    # generator, because a Python thread that prefetches can hang a process that ends.
+    with tf.device("/CPU:0"):
+        columns = {
+            name: tf.Variable(column, trainable=False)
+            for name, column in rows.features.items()
+        }
+
+    def batch(epoch: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        start = step * batch_size
+        places = tf.range(start, tf.minimum(start + batch_size, num_rows))
+        chosen = _rows_at(
+            places, num_rows=num_rows, block=block, seed=seed, epoch=epoch
+        )
+        return {name: tf.gather(column, chosen) for name, column in columns.items()}
+
+    return batch
+
+
+def _bucketed(rows: BucketedRows, *, batch_size: int, seed: int, steps: int) -> Any:
+    """A function from (epoch, step) to a batch of one of the buckets."""
+    sizes = _bucket_batches(rows, batch_size)
+    batches = [
+        _batches_of(bucket, batch_size=size, seed=seed + number, block=len(bucket))
+        for number, (bucket, size) in enumerate(zip(rows.buckets, sizes, strict=True))
+    ]
+    bucket_steps = [
+        -(-len(bucket) // size)
+        for bucket, size in zip(rows.buckets, sizes, strict=True)
+    ]
+    stops = np.cumsum(bucket_steps)
+
+    def batch(epoch: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        step = _shuffled(step, size=steps, seed=seed, epoch=epoch)
+        bucket = tf.searchsorted(stops, step[tf.newaxis], side="right")[0]
+        within = step - tf.gather(stops - bucket_steps, bucket)
+        chosen: dict[str, tf.Tensor] = tf.switch_case(
+            bucket, [lambda make=make: make(epoch, within) for make in batches]
+        )
+        return chosen
+
+    return batch
+
+
+def _bucket_batches(rows: BucketedRows, batch_size: int) -> list[int]:
+    """Rows in a batch of each bucket: about as many slots as in one of the widest."""
+    slots = batch_size * rows.row_length
+    return [max(1, slots // bucket.row_length) for bucket in rows.buckets]
+
+
+def _streamed(
+    rows: ShardedRows, *, batch_size: int, seed: int, start_epoch: int
+) -> tf.data.Dataset:
+    """Makes what `training_dataset` makes, reading one shard after the other.
+
+    At any time a few shards are in memory, never all. A row that was damaged on disk
+    ends the iteration with TensorFlow's `DataLossError`.
+    """
+    paths = tf.constant([str(path) for path in rows.paths])
+    sizes = tf.constant(rows.shard_rows, tf.int64)
+    num_shards = len(rows.paths)
+
+    def read(epoch: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+        """The records of the shard whose turn it is, shuffled: string `[n]`."""
+        shard = _shuffled(turn, size=num_shards, seed=seed, epoch=epoch)
+        size = tf.gather(sizes, shard)
+        records = tf.data.TFRecordDataset(tf.gather(paths, shard))
+        whole = records.batch(rows.rows_per_shard).get_single_element()
+        within = tf.range(size)
+        order = _rows_of_block(
+            within,
+            tf.fill(tf.shape(within), shard),
+            tf.fill(tf.shape(within), size),
+            seed=seed,
+            epoch=epoch,
+        )
+        return tf.gather(whole, order)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        turns = tf.data.Dataset.range(num_shards)
+        shards = turns.map(
+            lambda turn: read(epoch, turn),
+            num_parallel_calls=_READERS,
+            deterministic=True,
+        )
+        return shards.rebatch(batch_size)
+
+    batches = tf.data.Dataset.counter(start_epoch).flat_map(one_epoch)
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return (
+        batches.map(
+            lambda records: _decode(rows, records),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+        .apply(endless)
+        .prefetch(2)
+    )
+
+
+def _decode(rows: ShardedRows, records: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The columns of records, string `[b]`: each `[b, T]`."""
+    length = rows.row_length
+    words = tf.io.decode_raw(records, tf.int32, little_endian=True)  # [b, words]
+    batch, first = {}, 0
+    for name, dtype in rows.columns.items():
+        per_value = tf.as_dtype(dtype).size // 4
+        column = words[:, first : first + per_value * length]
+        if per_value == 2:
+            pairs = tf.reshape(column, [-1, length, 2])
+            column = tf.bitcast(pairs, dtype)
+        batch[name] = tf.ensure_shape(column, [None, length])
+        first += per_value * length
+    return batch
+
+
+def _shuffled(place: tf.Tensor, *, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """What stands at `place` when 0 … size - 1, blocks or batches, are shuffled."""
+    return _index_shuffle(
+        place,
+        tf.stack([tf.constant(seed, tf.int64), epoch, _NO_BLOCK]),
+        tf.constant(size - 1, tf.int64),
+    )
+
+
+def _rows_of_block(
+    within: tf.Tensor,
+    block: tf.Tensor,
+    size: tf.Tensor,
+    *,
+    seed: int,
+    epoch: tf.Tensor,
+) -> tf.Tensor:
+    """Which rows of their block come at these places in it; all int64 `[b]`."""
+    seeds = [
+        tf.fill(tf.shape(block), each) for each in (tf.cast(seed, tf.int64), epoch)
+    ]
+    return _index_shuffle(within, tf.stack([*seeds, block], axis=1), size - 1)
+
+
+def _index_shuffle(place: tf.Tensor, seed: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """A permutation of 0 … last for each seed, int64 `[3]` or `[b, 3]`."""
+    # Not `tf.random.experimental.index_shuffle`: it refuses a seed for each place, and
+    # its 4 rounds leave neighbours of one epoch together in the next, once there are
+    # tens of thousands. From 8 rounds on nothing of that is seen.
+    return tf.raw_ops.RandomIndexShuffle(
+        index=place, seed=seed, max_index=last, rounds=_ROUNDS
+    )
+
+
+def _rows_at(
+    places: tf.Tensor, *, num_rows: int, block: int, seed: int, epoch: tf.Tensor
+) -> tf.Tensor:
+    """Which rows come at these places of an epoch: int64 `[b]`.
+
+    Args:
+        places: int64 `[b]`, from 0 to `num_rows` - 1.
+        num_rows: int. R.
+        block: int. Rows in a block; the last one may be smaller.
+        seed: int.
+        epoch: int64 scalar.
+    """
+    num_blocks = -(-num_rows // block)
+    numbers = tf.range(num_blocks, dtype=tf.int64)
+    order = _shuffled(numbers, size=num_blocks, seed=seed, epoch=epoch)
+    sizes = tf.minimum(tf.constant(block, tf.int64), num_rows - order * block)
+    stops = tf.cumsum(sizes)
+    turn = tf.searchsorted(stops, places, side="right")
+    chosen, size = tf.gather(order, turn), tf.gather(sizes, turn)
+    within = places - (tf.gather(stops, turn) - size)
+    inside = _rows_of_block(within, chosen, size, seed=seed, epoch=epoch)
+    return chosen * block + inside

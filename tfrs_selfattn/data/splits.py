@@ -1,16 +1,19 @@
 """Cuts user sequences into a training part and held-out targets.
 
-A split only marks positions: no item is copied. The histories of held-out cases are
-padded here, packing of training rows is in `packing.py`.
+A split only marks positions: no item is copied. By user, `leave_one_out`, or by the
+clock, `temporal_split`. The histories of held-out cases are padded here, packing of
+training rows is in `packing.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_selfattn._checks import InputError, check_fraction
 from tfrs_selfattn.data.sequences import Sequences
 from tfrs_selfattn.data.vocabulary import PADDING
 
@@ -59,13 +62,11 @@ class EvaluationSet:
 
         Rows are padded on the left. There is always at least one column.
         """
-        stops = self.history_stop[start:stop]
-        starts = self.sequences.offsets[self.users[start:stop]]
-        width = max(1, int((stops - starts).max(initial=0)))
-        source = stops[:, None] + np.arange(-width, 0)  # [b, longest]
-        real = source >= starts[:, None]
-        items = self.sequences.items[np.where(real, source, 0)]
-        return np.where(real, items, np.int32(PADDING))
+        return _padded(self, self.sequences.items, start, stop)
+
+    def padded_timestamps(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Returns when each item of `padded_histories` was taken, 0 in padding."""
+        return _padded(self, self.sequences.timestamps, start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,15 @@ class Split:
         np.add.at(inside, self.train_stop, -1)
         items = sequences.items[np.cumsum(inside, dtype=np.int8)[:-1] == 1]
         return np.bincount(items, minlength=len(sequences.vocabulary) + 1)
+
+    def unknown_targets(self, cases: EvaluationSet) -> npt.NDArray[np.bool_]:
+        """Which cases' targets have no training event, bool `[C]`.
+
+        No model can have learned them; they stay in the evaluation, as misses but for
+        luck.
+        """
+        unknown: npt.NDArray[np.bool_] = self.train_counts()[cases.targets] == 0
+        return unknown
 
 
 def leave_one_out(sequences: Sequences) -> Split:
@@ -125,3 +135,106 @@ def _next_items(
         targets=sequences.items[targets],
         request_times=sequences.timestamps[targets],
     )
+
+
+def temporal_split(
+    sequences: Sequences,
+    *,
+    validation_time: int | None = None,
+    test_time: int | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+) -> Split:
+    """Trains on what happened before one moment and evaluates on what came after.
+
+    Nothing after `validation_time` is trained on, whoever did it: no user's future
+    tells about another's. A validation case is the first event of a user from
+    `validation_time` until before `test_time`, a test case the first one from
+    `test_time` on. Their histories hold all earlier events of the user; those of a test
+    case may thus reach past the end of training, as they do in use. Users without an
+    earlier event have no case.
+
+    Item indices are those of the whole log; see `Split.unknown_targets` for targets
+    that training never showed.
+
+    Args:
+        sequences: all events.
+        validation_time: int or None. Unix seconds; training ends before. None, for
+            both times, takes the fractions. Defaults to `None`.
+        test_time: int or None. Unix seconds, after `validation_time`. Defaults to
+            `None`.
+        validation_fraction: float in [0, 1). Events of the log between both times.
+            Defaults to `0.1`.
+        test_fraction: float in [0, 1). Events of the log from `test_time` on. Defaults
+            to `0.1`.
+    """
+    if validation_time is None and test_time is None:
+        validation_time, test_time = _cut_times(
+            sequences.timestamps, validation_fraction, test_fraction
+        )
+    if validation_time is None or test_time is None or validation_time >= test_time:
+        raise InputError(
+            "`validation_time` must lie before `test_time`. Received: validation_time="
+            f"{validation_time}, test_time={test_time}. Give both in Unix seconds, or "
+            "neither and fractions."
+        )
+    validation_from, test_from = (
+        sequences.offsets[:-1] + _events_before(sequences, time)
+        for time in (validation_time, test_time)
+    )
+    has_validation = (validation_from > sequences.offsets[:-1]) & (
+        validation_from < test_from
+    )
+    has_test = (test_from > sequences.offsets[:-1]) & (
+        test_from < sequences.offsets[1:]
+    )
+    users, test_users = np.flatnonzero(has_validation), np.flatnonzero(has_test)
+    return Split(
+        sequences=sequences,
+        train_stop=validation_from,
+        validation=_next_items(sequences, users, validation_from[users]),
+        test=_next_items(sequences, test_users, test_from[test_users]),
+    )
+
+
+def _cut_times(
+    timestamps: npt.NDArray[np.int64], validation: float, test: float
+) -> tuple[int, int]:
+    """The times from which on the given fractions of events lie."""
+    validation = check_fraction("validation_fraction", validation)
+    test = check_fraction("test_fraction", test)
+    if validation + test >= 1.0 or 0.0 in (validation, test):
+        raise InputError(
+            "`validation_fraction` and `test_fraction` must be above 0 and leave "
+            f"something to train on. Received: {validation} and {test}. Use for "
+            "example 0.1 and 0.1."
+        )
+    count = len(timestamps)
+    cuts = [int(count * (1.0 - validation - test)), int(count * (1.0 - test))]
+    in_order = np.partition(timestamps, cuts)
+    return int(in_order[cuts[0]]), int(in_order[cuts[1]])
+
+
+def _events_before(sequences: Sequences, time: int) -> npt.NDArray[np.int64]:
+    """Events of each user before a time, int64 `[U]`; every user has an event."""
+    before = sequences.timestamps < time
+    counts: npt.NDArray[np.int64] = np.add.reduceat(
+        before, sequences.offsets[:-1], dtype=np.int64
+    )
+    return counts
+
+
+_Value = TypeVar("_Value", np.int32, np.int64)
+
+
+def _padded(
+    cases: EvaluationSet, values: npt.NDArray[_Value], start: int, stop: int
+) -> npt.NDArray[_Value]:
+    """What `values` say of the histories of cases `start:stop`, `[b, longest]`."""
+    stops = cases.history_stop[start:stop]
+    starts = cases.sequences.offsets[cases.users[start:stop]]
+    width = max(1, int((stops - starts).max(initial=0)))
+    source = stops[:, None] + np.arange(-width, 0)  # [b, longest]
+    real = source >= starts[:, None]
+    found = values[np.where(real, source, 0)]
+    return np.where(real, found, values.dtype.type(PADDING))
