@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.evaluation import RankingResult, evaluate_ranking, ranking_metrics
+
+evaluate_module = importlib.import_module("tfrs_selfattn.evaluation.evaluate")
 
 HISTORIES = ("abcde", "bca", "cadbe", "ab", "eeba", "dcbab")
 
@@ -43,7 +48,9 @@ def test_ranks_in_the_order_of_the_cases(split, part, filter_seen, batch_size):
     )
     assert isinstance(result, RankingResult)
     np.testing.assert_array_equal(result.ranks, expected_ranks(cases, filter_seen))
-    assert result.metrics == ranking_metrics(result.ranks, ks=(1, 2))
+    expected = ranking_metrics(result.ranks, ks=(1, 2))
+    assert {name: result.metrics[name] for name in expected} == expected
+    assert result.metrics.keys() - expected.keys() == {"coverage@1", "coverage@2"}
     assert 0 <= result.score_seconds <= result.seconds
 
 
@@ -63,11 +70,15 @@ def test_the_scoring_function_sees_whole_left_padded_histories(split):
 
     result = evaluate_ranking(score, split.test, batch_size=2)
     assert result.metrics["hr@10"] == 1  # Five items: whoever is last is within ten.
-    first = batches[0]
-    assert first.dtype == np.int32
+    assert batches[0].dtype == np.int32
     vocabulary = split.sequences.vocabulary
-    assert vocabulary.decode(first[0]) == list("abcd")
-    assert vocabulary.decode(first[1]) == ["", "", *"bc"]
+    # The shortest first: less padding.
+    decoded = [[vocabulary.decode(row) for row in batch] for batch in batches]
+    assert decoded == [
+        [["", *"bc"], [*"eeb"]],
+        [[*"abcd"], [*"cadb"]],
+        [[*"dcba"]],
+    ]
 
 
 def test_progress_is_told_after_each_batch(split):
@@ -89,6 +100,62 @@ def test_a_wrong_width_is_an_error(split):
 def test_an_empty_set_is_an_error(split_of):
     with pytest.raises(InputError, match="at least one user to evaluate"):
         evaluate_ranking(by_index, split_of("ab", "ba").test)
+
+
+class TimeAware:
+    """Scores by what it is given; notes it."""
+
+    time_aware = True
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, histories, timestamps, request_times):
+        self.calls.append((histories, timestamps, request_times))
+        return by_index(histories)
+
+
+def test_a_time_aware_function_also_gets_the_times(split):
+    score = TimeAware()
+    result = evaluate_ranking(score, split.test, batch_size=3)
+    plain = evaluate_ranking(by_index, split.test)
+    np.testing.assert_array_equal(result.ranks, plain.ranks)
+    for histories, timestamps, request_times in score.calls:
+        assert timestamps.dtype == request_times.dtype == np.int64
+        # `split_of` stamps a user's events 0, 1, 2, …
+        expected = np.arange(histories.shape[1]) - (histories == 0).sum(1)[:, None]
+        np.testing.assert_array_equal(timestamps, np.maximum(expected, 0))
+        np.testing.assert_array_equal(request_times, (histories != 0).sum(1))
+
+
+def test_large_catalogues_are_scored_in_smaller_batches(split, monkeypatch):
+    plain = evaluate_ranking(by_index, split.test)
+    monkeypatch.setattr(evaluate_module, "_MAX_SCORES", 2 * 5)
+    sizes = []
+
+    def score(histories):
+        sizes.append(len(histories))
+        return by_index(histories)
+
+    result = evaluate_ranking(score, split.test)
+    assert sizes == [2, 2, 1]
+    np.testing.assert_array_equal(result.ranks, plain.ranks)
+    monkeypatch.setattr(evaluate_module, "_MAX_SCORES", 1)
+    assert evaluate_ranking(by_index, split.test).metrics == plain.metrics
+
+
+def test_coverage_and_novelty_of_what_is_recommended(split):
+    counts = split.train_counts()[1:]
+    result = evaluate_ranking(by_index, split.test, ks=(1, 2), item_counts=counts)
+    shown = []
+    for case in range(len(split.test)):
+        seen = set(split.test.history(case).tolist())
+        shown.append([j for j in (5, 4, 3, 2, 1) if j not in seen][:2])
+    for k in (1, 2):
+        items = [item for row in shown for item in row[:k]]
+        bits = [-math.log2(max(1, counts[j - 1]) / counts.sum()) for j in items]
+        assert result.metrics[f"coverage@{k}"] == len(set(items)) / 5
+        assert result.metrics[f"novelty@{k}"] == pytest.approx(np.mean(bits))
 
 
 def test_batch_size_must_be_positive(split):

@@ -85,7 +85,9 @@ def test_metrics_are_their_formulas():
         "hr@1": pytest.approx(1 / 4),
         "ndcg@1": pytest.approx(1 / 4),
         "hr@10": pytest.approx(3 / 4),
+        "map@1": pytest.approx(1 / 4),
         "ndcg@10": pytest.approx(discounts / 4),
+        "map@10": pytest.approx((1 + 1 / 3 + 1 / 10) / 4),
         "mrr": pytest.approx((1 + 1 / 3 + 1 / 10 + 1 / 11) / 4),
     }
 

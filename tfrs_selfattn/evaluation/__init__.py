@@ -10,14 +10,29 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "Comparison": "uncertainty",
+    "CorpusTopK": "corpus_top_k",
+    "CorpusTopKCallback": "corpus_top_k",
+    "EASE": "ease",
+    "Group": "breakdown",
     "HitRate": "metrics",
+    "Interval": "uncertainty",
+    "ItemKNN": "item_knn",
     "ItemToItem": "baselines",
+    "LeakError": "leaks",
     "MeanReciprocalRank": "metrics",
     "MostPopular": "baselines",
     "NDCG": "metrics",
     "RankingResult": "evaluate",
+    "bootstrap_intervals": "uncertainty",
+    "by_history_length": "breakdown",
+    "by_item_popularity": "breakdown",
+    "check_no_leak": "leaks",
+    "check_no_training_leak": "leaks",
+    "compare": "uncertainty",
     "evaluate_ranking": "evaluate",
     "ranking_metrics": "ranking",
+    "recommended_items": "recommended",
     "target_ranks": "ranking",
 }
 

@@ -38,43 +38,45 @@ def target_ranks(
     Returns:
         int32 `[B]`.
     """
-    batch_size, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
+    num_items = tf.shape(scores)[1]
     targets = tf.cast(targets, tf.int32)
     known = tf.logical_and(targets >= 1, targets <= num_items)  # [B]
-    targets = tf.where(known, targets, 0)
-    not_compared = targets[:, tf.newaxis]
+    target_columns = tf.where(known, targets - 1, 0)[:, tf.newaxis]  # [B, 1]
+    target_scores = tf.gather(scores, target_columns, batch_dims=1)  # [B, 1]
+    ahead = num_items - _count(scores < target_scores)  # A NaN is never below.
+    # Counted among all items, then taken off for those that do not compete: few
+    # numbers, where a mask of the catalogue would be another [B, N].
+    columns = target_columns
     if seen is not None:
-        seen = tf.cast(seen, tf.int32)
-        seen = tf.where(tf.logical_and(seen >= 1, seen <= num_items), seen, 0)
-        not_compared = tf.concat([not_compared, seen], axis=1)  # [B, 1 + S]
-    # Scattered into one flag an item, not compared item by item: memory stays [B, N].
-    rows = tf.broadcast_to(tf.range(batch_size)[:, tf.newaxis], tf.shape(not_compared))
-    compared = tf.tensor_scatter_nd_update(
-        tf.ones([batch_size, num_items + 1], tf.bool),  # Column 0 takes the padding.
-        tf.stack([rows, not_compared], axis=-1),
-        tf.zeros_like(not_compared, tf.bool),
-    )[:, 1:]
-    target_scores = tf.gather(scores, tf.maximum(targets - 1, 0), batch_dims=1)
-    below = scores < target_scores[:, tf.newaxis]  # [B, N]; False where NaN.
-    ahead = tf.logical_and(compared, tf.logical_not(below))
-    ranks = 1 + tf.math.count_nonzero(ahead, axis=1, dtype=tf.int32)
-    return tf.where(known, ranks, UNRANKED)
+        columns = tf.concat([columns, tf.cast(seen, tf.int32) - 1], axis=1)
+    columns = tf.sort(columns, axis=1)  # [B, 1 + S]
+    competes_not = tf.logical_and(columns >= 0, columns < num_items)
+    first = tf.concat(
+        [tf.ones_like(columns[:, :1], tf.bool), columns[:, 1:] != columns[:, :-1]], 1
+    )
+    own = tf.gather(scores, tf.where(competes_not, columns, 0), batch_dims=1)
+    competes_not = tf.logical_and(competes_not, first)
+    not_below = tf.logical_not(own < target_scores)
+    ahead -= _count(tf.logical_and(competes_not, not_below))
+    return tf.where(known, 1 + ahead, UNRANKED)
 
 
-def ranking_metrics(
+def _count(flags: tf.Tensor) -> tf.Tensor:
+    # `tf.math.count_nonzero` would count in int64, twice the memory of the scores.
+    return tf.reduce_sum(tf.cast(flags, tf.int32), axis=1)
+
+
+def case_metrics(
     ranks: np.ndarray[Any, Any], ks: Sequence[int] = (10,)
-) -> dict[str, float]:
-    """Means of the usual metrics over users with one target each.
-
-    With one target, HR@k equals recall@k, and NDCG@k is 1 / log2(rank + 1) within
-    the first k and 0 beyond.
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What each case contributes to the means of `ranking_metrics`.
 
     Args:
         ranks: int `[B]`, best = 1, of at least one user.
         ks: ints. Cut-offs. Defaults to `(10,)`.
 
     Returns:
-        `{"hr@10": ..., "ndcg@10": ..., "mrr": ...}`, two entries a cut-off.
+        float64 `[B]` for each key of `ranking_metrics`.
     """
     position = np.asarray(ranks, dtype=np.float64)
     if position.size == 0:
@@ -82,10 +84,32 @@ def ranking_metrics(
             "`ranks` must hold the rank of at least one target. Received: none. "
             "Metrics of nobody are undefined; check the evaluation set."
         )
-    metrics = {}
+    gains = {}
     for k in (check_positive_int("ks", k) for k in ks):
         hit = position <= k
-        metrics[f"hr@{k}"] = float(np.mean(hit))
-        metrics[f"ndcg@{k}"] = float(np.mean(hit / np.log2(position + 1)))
-    metrics["mrr"] = float(np.mean(1 / position))
-    return metrics
+        gains[f"hr@{k}"] = hit.astype(np.float64)
+        gains[f"ndcg@{k}"] = hit / np.log2(position + 1)
+        gains[f"map@{k}"] = hit / position
+    gains["mrr"] = 1 / position
+    return gains
+
+
+def ranking_metrics(
+    ranks: np.ndarray[Any, Any], ks: Sequence[int] = (10,)
+) -> dict[str, float]:
+    """Means of the usual metrics over cases with one target each.
+
+    With one target, HR@k equals recall@k; NDCG@k is 1 / log2(rank + 1) within the
+    first k and 0 beyond; and MAP@k, the precision at the only relevant position, is
+    1 / rank within the first k and 0 beyond, which others call MRR@k. `mrr` has no
+    cut-off.
+
+    Args:
+        ranks: int `[B]`, best = 1, of at least one user.
+        ks: ints. Cut-offs. Defaults to `(10,)`.
+
+    Returns:
+        `{"hr@10": ..., "ndcg@10": ..., "map@10": ..., "mrr": ...}`, three entries a
+        cut-off.
+    """
+    return {name: float(gain.mean()) for name, gain in case_metrics(ranks, ks).items()}
