@@ -20,6 +20,7 @@ from tfrs_selfattn.layers import (
     SequenceEncoder,
     SequencePooling,
     TransformerBlock,
+    encoders,
 )
 from tfrs_selfattn.models import CandidateTower, QueryTower
 
@@ -241,3 +242,71 @@ def test_several_interests():
     np.testing.assert_array_equal(found[1], np.zeros([3, D]))
     again = QueryTower.from_config(tower.get_config())
     assert again.pooling.get_config() == pooling.get_config()
+
+
+def make_guesser(**options):
+    """A tower that reads both ways and puts a token in the place of the next item."""
+    encoder = encoders.bert4rec(
+        D, num_blocks=2, num_heads=2, max_length=LONGEST + 1, dropout=0.0
+    )
+    tower = QueryTower(
+        keras.layers.Embedding(N + 1, D),
+        encoder,
+        max_length=LONGEST,
+        query_token=True,
+        **options,
+    )
+    tower.build_from_config({})
+    return randomize(tower)
+
+
+def test_the_token_stands_in_for_the_next_item():
+    tower = make_guesser()
+    history = np.array([[3, 1, 4]], np.int32)
+    expected = tower(history).numpy()
+    # As in training, when the last of four items is hidden; which one does not matter.
+    for item in (1, 9):
+        row = np.array([[3, 1, 4, item]], np.int32)
+        states = tower.encode(row, hidden=np.array([[False, False, False, True]]))
+        np.testing.assert_allclose(states[:, -1], expected, rtol=1e-5, atol=1e-6)
+    # Padding and older items than the tower reads make no difference either.
+    for form in ([0, 0, 3, 1, 4], [3, 0, 1, 4, 0]):
+        np.testing.assert_array_equal(tower(np.array([form], np.int32)), expected)
+    long, cut = [8, 7, 6, 5, 3, 1, 4], [6, 5, 3, 1, 4]
+    np.testing.assert_array_equal(
+        tower(np.array([long], np.int32)), tower(np.array([cut], np.int32))
+    )
+    np.testing.assert_array_equal(tower(np.zeros([2, 3], np.int32)), np.zeros([2, D]))
+
+
+def test_a_hidden_item_is_not_seen():
+    tower = make_guesser()
+    hidden = np.array([[False, True, False, True]])
+    rows = [np.array([row], np.int32) for row in ([3, 1, 4, 2], [3, 9, 4, 9])]
+    one, another = (tower.encode(row, hidden=hidden).numpy() for row in rows)
+    np.testing.assert_array_equal(one, another)
+    seen = np.array([[False, False, False, True]])
+    one, another = (tower.encode(row, hidden=seen).numpy() for row in rows)
+    assert np.abs(one - another).max() > 1e-3
+
+
+def test_the_token_learns_and_comes_back(tmp_path):
+    tower = make_guesser(normalize=True)
+    assert tower.get_config()["query_token"]
+    history = np.array([[0, 1, 2]], np.int32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tower(history)[:, 0])
+    (token,) = [w for w in tower.trainable_weights if "query_token" in w.name]
+    assert np.abs(tape.gradient(loss, token)).max() > 0
+    tower.save(tmp_path / "tower.keras")
+    again = keras.models.load_model(tmp_path / "tower.keras")
+    np.testing.assert_allclose(again(history), tower(history), rtol=1e-6)
+
+
+def test_a_token_where_there_can_be_none():
+    with pytest.raises(ValueError, match=r"`hidden` needs a tower.*query_token=False"):
+        TOWER.encode(np.array([[1, 2]]), hidden=np.array([[False, True]]))
+    encoder = encoders.hstu(D, num_blocks=1, num_heads=2)
+    message = r"`query_token` must be False for a time-aware encoder.*query_token=True"
+    with pytest.raises(ValueError, match=message):
+        QueryTower(keras.layers.Embedding(N + 1, D), encoder, query_token=True)

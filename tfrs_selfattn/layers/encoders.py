@@ -6,7 +6,6 @@ is not here; see `tfrs_selfattn.models.presets`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tfrs_selfattn._checks import check_positive_int
@@ -28,6 +27,7 @@ def sasrec(
     num_heads: int = 1,
     max_length: int = 200,
     dropout: float = 0.2,
+    time_aware: bool = False,
     seed: int | None = None,
 ) -> SequenceEncoder:
     """SASRec: causal, learned positions from the newest item, query-only norms, ReLU.
@@ -38,6 +38,8 @@ def sasrec(
         num_heads: int. H; must divide `width`. Defaults to `1`.
         max_length: int. Longest history. Defaults to `200`.
         dropout: float in [0, 1). Defaults to `0.2`.
+        time_aware: bool. Add a bias by the time between items to the attention; the
+            encoder then needs `timestamps` and `request_times`. Defaults to `False`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
@@ -54,7 +56,11 @@ def sasrec(
     blocks = [
         TransformerBlock(
             MultiHeadSelfAttention(
-                num_heads, key_dim, dropout=dropout, seed=_seed(seed, index, 1)
+                num_heads,
+                key_dim,
+                dropout=dropout,
+                biases=_time_biases(num_heads, time_aware),
+                seed=_seed(seed, index, 1),
             ),
             FeedForward(width, dropout=dropout, seed=_seed(seed, index, 2)),
             norm="query",
@@ -160,6 +166,7 @@ def esasrec(
     num_heads: int = 2,
     max_length: int = 200,
     dropout: float = 0.2,
+    time_aware: bool = False,
     seed: int | None = None,
 ) -> SequenceEncoder:
     """eSASRec: causal, LiGR gates around attention and SwiGLU.
@@ -170,6 +177,8 @@ def esasrec(
         num_heads: int. H; must divide `width`. Defaults to `2`.
         max_length: int. Longest history. Defaults to `200`.
         dropout: float in [0, 1). Defaults to `0.2`.
+        time_aware: bool. Add a bias by the time between items to the attention; the
+            encoder then needs `timestamps` and `request_times`. Defaults to `False`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
@@ -187,7 +196,11 @@ def esasrec(
     blocks = [
         TransformerBlock(
             MultiHeadSelfAttention(
-                num_heads, key_dim, dropout=dropout, seed=_seed(seed, index, 1)
+                num_heads,
+                key_dim,
+                dropout=dropout,
+                biases=_time_biases(num_heads, time_aware),
+                seed=_seed(seed, index, 1),
             ),
             FeedForward(
                 4 * width,
@@ -241,19 +254,15 @@ def hstu(
     """
     key_dim = head_width(width, num_heads)
     check_positive_int("num_blocks", num_blocks)
-
-    def biases() -> Sequence[Any]:
-        by_distance = RelativePositionBias(num_heads)
-        return (
-            [by_distance, RelativeTimeBias(num_heads)] if time_aware else [by_distance]
-        )
-
     blocks = [
         HSTUBlock(
             num_heads,
             key_dim,
             dropout=dropout,
-            biases=biases(),
+            biases=[
+                RelativePositionBias(num_heads),
+                *_time_biases(num_heads, time_aware),
+            ],
             seed=_seed(seed, index, 1),
         )
         for index in range(num_blocks)
@@ -278,6 +287,11 @@ def head_width(width: int, num_heads: int) -> int:
             f"num_heads={num_heads}, width={width}. Change either."
         )
     return width // num_heads
+
+
+def _time_biases(num_heads: int, time_aware: bool) -> list[Any]:
+    """The biases by time of one block: each block learns its own."""
+    return [RelativeTimeBias(num_heads)] if time_aware else []
 
 
 def _seed(seed: int | None, block: int, layer: int) -> int | None:

@@ -12,6 +12,7 @@ require_legacy_keras("tfrs_selfattn.models")
 
 _EXPORTS = {
     "CandidateTower": "candidate_tower",
+    "InBatchRetrieval": "in_batch_retrieval",
     "QueryTower": "query_tower",
     "SequenceRetrieval": "sequence_retrieval",
     "presets": "presets",

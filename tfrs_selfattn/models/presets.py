@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from tfrs_selfattn._checks import check_positive_int
+from collections.abc import Callable
+from typing import Any
+
+from tfrs_selfattn._checks import check_choice, check_positive_int
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.layers import encoders
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
+from tfrs_selfattn.losses.gbce import GBCE
+from tfrs_selfattn.losses.masked_items import MaskedItems
 from tfrs_selfattn.models.candidate_tower import CandidateTower
 from tfrs_selfattn.models.query_tower import QueryTower
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
 
 _STDDEV = 0.02
+_NORMALIZED_TEMPERATURE = 0.05
 
 
 def sasrec(
@@ -21,6 +27,10 @@ def sasrec(
     num_heads: int = 1,
     max_length: int = 200,
     dropout: float = 0.2,
+    time_aware: bool = False,
+    normalize: bool = False,
+    temperature: float | None = None,
+    loss: Any = None,
     seed: int | None = None,
 ) -> SequenceRetrieval:
     """SASRec as a two-tower model: causal self-attention, tied items, full softmax.
@@ -38,7 +48,15 @@ def sasrec(
         num_heads: int. H; must divide `embedding_dim`. Defaults to `1`.
         max_length: int. Items of a history that are used. Defaults to `200`.
         dropout: float in [0, 1). Defaults to `0.2`.
-        seed: int or None. Of dropout. Defaults to `None`.
+        time_aware: bool. Bias attention by the time between an item and the request;
+            the model then needs timestamps. Defaults to `False`.
+        normalize: bool. L2-normalize queries and candidates, in training as in use.
+            Defaults to `False`.
+        temperature: float above 0, by which the loss divides scores. None takes 0.05
+            with `normalize`, else 1. Defaults to `None`.
+        loss: next-item loss with a temperature of its own, instead of the preset's.
+            Defaults to `None`.
+        seed: int or None. Of dropout, and of what the loss draws. Defaults to `None`.
 
     Returns:
         `SequenceRetrieval`, not yet compiled.
@@ -50,24 +68,214 @@ def sasrec(
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781).
         - [Klenitskiy and Vasilev, 2023](https://arxiv.org/abs/2309.07602), the loss.
     """
-    num_items = check_positive_int("num_items", num_items)
-    embedding_dim = check_positive_int("embedding_dim", embedding_dim)
-    encoder = encoders.sasrec(
-        embedding_dim,
+    return _two_towers(
+        encoders.sasrec,
+        num_items,
+        embedding_dim=embedding_dim,
         num_blocks=num_blocks,
         num_heads=num_heads,
         max_length=max_length,
         dropout=dropout,
+        time_aware=time_aware,
+        normalize=normalize,
+        temperature=temperature,
+        loss=loss,
         seed=seed,
     )
+
+
+def gsasrec(num_items: int, **options: Any) -> SequenceRetrieval:
+    """gSASRec as a two-tower model: SASRec's structure, trained on sampled negatives.
+
+    The loss is the paper's: generalised binary cross-entropy over 256 uniform
+    negatives, calibrated by 0.75. Full softmax measures better where it is affordable.
+
+    Args:
+        num_items: int. N, the size of the vocabulary.
+        **options: as of `sasrec`.
+
+    Returns:
+        `SequenceRetrieval`, not yet compiled.
+
+    Raises:
+        ValueError: when an argument is out of range or the heads do not divide D.
+
+    References:
+        - [Petrov and Macdonald, 2023](https://arxiv.org/abs/2308.07192).
+    """
+
+    def gbce(temperature: float, seed: int | None) -> Any:
+        return GBCE(temperature=temperature, seed=seed)
+
+    return _two_towers(encoders.gsasrec, num_items, make_loss=gbce, **options)
+
+
+def esasrec(num_items: int, *, num_heads: int = 2, **options: Any) -> SequenceRetrieval:
+    """eSASRec as a two-tower model: LiGR gates around attention and SwiGLU.
+
+    Args:
+        num_items: int. N, the size of the vocabulary.
+        num_heads: int. H; must divide `embedding_dim`. Defaults to `2`.
+        **options: as of `sasrec`.
+
+    Returns:
+        `SequenceRetrieval`, not yet compiled.
+
+    Raises:
+        ValueError: when an argument is out of range or the heads do not divide D.
+
+    References:
+        - [Tikhonovich et al., 2025](https://arxiv.org/abs/2508.06450).
+    """
+    return _two_towers(encoders.esasrec, num_items, num_heads=num_heads, **options)
+
+
+def bert4rec(
+    num_items: int, *, num_heads: int = 2, loss: Any = None, **options: Any
+) -> SequenceRetrieval:
+    """BERT4Rec as a two-tower model: attention both ways, a token for the next item.
+
+    Training hides items and guesses them. The token stands behind the newest item when
+    recommending, and takes a position of its own, so `max_length` counts items only.
+
+    Args:
+        num_items: int. N, the size of the vocabulary.
+        num_heads: int. H; must divide `embedding_dim`. Defaults to `2`.
+        loss: loss of the hidden items, or `MaskedItems` around one. None takes full
+            softmax. Defaults to `None`.
+        **options: as of `sasrec`, but for `time_aware`.
+
+    Returns:
+        `SequenceRetrieval`, not yet compiled.
+
+    Raises:
+        ValueError: when an argument is out of range or the heads do not divide D.
+
+    References:
+        - [Sun et al., 2019](https://arxiv.org/abs/1904.06690).
+    """
+
+    def guess(temperature: float, seed: int | None) -> Any:
+        return MaskedItems(FullSoftmax(temperature), seed=seed)
+
+    if loss is not None and not isinstance(loss, MaskedItems):
+        loss = MaskedItems(loss, seed=_loss_seed(options.get("seed")))
+    return _two_towers(
+        encoders.bert4rec,
+        num_items,
+        num_heads=num_heads,
+        query_token=True,
+        loss=loss,
+        make_loss=guess,
+        **options,
+    )
+
+
+def hstu(
+    num_items: int, *, num_heads: int = 2, time_aware: bool = True, **options: Any
+) -> SequenceRetrieval:
+    """HSTU as a two-tower model: pointwise attention, biased by distance and time.
+
+    Args:
+        num_items: int. N, the size of the vocabulary.
+        num_heads: int. H; must divide `embedding_dim`. Defaults to `2`.
+        time_aware: bool. Use timestamps and request times. Defaults to `True`.
+        **options: as of `sasrec`.
+
+    Returns:
+        `SequenceRetrieval`, not yet compiled.
+
+    Raises:
+        ValueError: when an argument is out of range or the heads do not divide D.
+
+    References:
+        - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152).
+    """
+    return _two_towers(
+        encoders.hstu, num_items, num_heads=num_heads, time_aware=time_aware, **options
+    )
+
+
+def build(preset: str, num_items: int, **options: Any) -> SequenceRetrieval:
+    """The model of a preset, by name.
+
+    Args:
+        preset: str, the name of a function above.
+        num_items: int. N, the size of the vocabulary.
+        **options: of that function.
+
+    Returns:
+        `SequenceRetrieval`, not yet compiled.
+
+    Raises:
+        ValueError: when there is no such preset, or an argument is out of range.
+    """
+    return _BY_NAME[check_choice("preset", preset, tuple(_BY_NAME))](
+        num_items, **options
+    )
+
+
+_BY_NAME: dict[str, Callable[..., SequenceRetrieval]] = {
+    function.__name__: function
+    for function in (sasrec, gsasrec, esasrec, bert4rec, hstu)
+}
+
+
+def _full_softmax(temperature: float, seed: int | None) -> Any:
+    return FullSoftmax(temperature)
+
+
+def _two_towers(
+    make_encoder: Callable[..., Any],
+    num_items: int,
+    *,
+    embedding_dim: int = 64,
+    max_length: int = 200,
+    normalize: bool = False,
+    temperature: float | None = None,
+    loss: Any = None,
+    seed: int | None = None,
+    query_token: bool = False,
+    make_loss: Callable[[float, int | None], Any] = _full_softmax,
+    **encoder_options: Any,
+) -> SequenceRetrieval:
+    """What all presets have in common: one table of items, two towers, a loss."""
+    num_items = check_positive_int("num_items", num_items)
+    embedding_dim = check_positive_int("embedding_dim", embedding_dim)
+    max_length = check_positive_int("max_length", max_length)
+    if loss is None:
+        if temperature is None:
+            temperature = _NORMALIZED_TEMPERATURE if normalize else 1.0
+        loss = make_loss(temperature, _loss_seed(seed))
+    elif temperature is not None:
+        raise ValueError(
+            "`temperature` must be None when a loss is given, which has its own. "
+            f"Received: temperature={temperature}. Give it to the loss."
+        )
     items = keras.layers.Embedding(
         num_items + 1,
         embedding_dim,
         embeddings_initializer=keras.initializers.RandomNormal(stddev=_STDDEV),
         name="items",
     )
-    return SequenceRetrieval(
-        QueryTower(items, encoder, max_length=max_length, name="query_tower"),
-        CandidateTower(items, name="candidate_tower"),
-        loss=FullSoftmax(),
+    encoder = make_encoder(
+        embedding_dim,
+        max_length=max_length + query_token,
+        seed=seed,
+        **encoder_options,
     )
+    tower = QueryTower(
+        items,
+        encoder,
+        max_length=max_length,
+        normalize=normalize,
+        query_token=query_token,
+        name="query_tower",
+    )
+    candidates = CandidateTower(items, normalize=normalize, name="candidate_tower")
+    return SequenceRetrieval(tower, candidates, loss=loss)
+
+
+def _loss_seed(seed: int | None) -> int | None:
+    """A seed that no dropout of the encoder has."""
+    return None if seed is None else seed + 9

@@ -11,6 +11,8 @@ from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers.pooling import SequencePooling
 from tfrs_selfattn.ops.masks import align_right
 
+_STDDEV = 0.02
+
 
 @register
 class QueryTower(keras.Model):  # type: ignore[misc]
@@ -22,6 +24,12 @@ class QueryTower(keras.Model):  # type: ignore[misc]
     mask from the ids themselves, so that no layer in between can lose it: the item
     embedding needs no `mask_zero`.
 
+    When a layer of the encoder is biased by time (`needs_times`), the tower is
+    `time_aware`: it needs the time of every item and the time of the request, which
+    is all that is known about what comes next. Times are int64 Unix seconds and may be
+    negative, 0, equal, out of order or in the future: only differences count, an item
+    from after the request as one from as long before it.
+
     Args:
         item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding.
         encoder: layer from float `[B, T, D]` to `[B, T, D]`, usually
@@ -32,18 +40,26 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         max_length: int. Items of a history that are used, the newest. Defaults to
             `200`.
         normalize: bool. L2-normalize the query. Defaults to `False`.
+        query_token: bool. Put a learned vector, in place of an item, behind the newest
+            item; the query is what the encoder makes of it. For encoders that are not
+            causal and learn from hidden items (BERT4Rec). Not for time-aware ones.
+            Defaults to `False`.
         **kwargs: passed to `keras.Model` (`name`, …).
 
     Call arguments:
         history: int `[B, T]` item indices, oldest first, 0 = padding.
         training: bool.
+        timestamps: int64 `[B, T]`, Unix seconds of the items, for a time-aware tower;
+            others ignore it.
+        request_time: int64 `[B]`, Unix seconds of the moment to recommend for, for a
+            time-aware tower; others ignore it.
 
     Returns:
         float32 `[B, D]`, or `[B, K, D]`. A history without a real item gives zeros.
 
     Raises:
-        ValueError: when `max_length` is not positive, or ids are not an integer
-            `[B, T]`.
+        ValueError: when `max_length` is not positive, ids are not an integer `[B, T]`,
+            times are missing for a time-aware tower or do not fit the ids.
 
     Serving: stock TF ops only; T may be dynamic.
 
@@ -64,6 +80,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         pooling: Any = None,
         max_length: int = 200,
         normalize: bool = False,
+        query_token: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +89,21 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         self.pooling = SequencePooling() if pooling is None else pooling
         self.max_length = check_positive_int("max_length", max_length)
         self.normalize = bool(normalize)
+        self.query_token = bool(query_token)
+        self.time_aware = _needs_times(encoder)
+        if self.query_token and self.time_aware:
+            raise ValueError(
+                "`query_token` must be False for a time-aware encoder: the token has "
+                f"no time. Received: query_token={query_token}. Leave out the time "
+                "biases, or the token."
+            )
+        self._token = None
+        if self.query_token:
+            self._token = self.add_weight(
+                name="query_token",
+                shape=(item_embedding.output_dim,),
+                initializer=keras.initializers.RandomNormal(stddev=_STDDEV),
+            )
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -82,6 +114,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             "pooling": serialize(self.pooling),
             "max_length": self.max_length,
             "normalize": self.normalize,
+            "query_token": self.query_token,
         }
 
     @classmethod
@@ -92,18 +125,45 @@ class QueryTower(keras.Model):  # type: ignore[misc]
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds a reloaded tower; Keras would call it on floats, which are no ids."""
-        self(tf.zeros([1, 1], tf.int32))
+        times = tf.zeros([1, 1], tf.int64)
+        self(tf.zeros([1, 1], tf.int32), timestamps=times, request_time=times[0])
 
-    def call(self, history: tf.Tensor, training: Any = None) -> tf.Tensor:
-        (history,) = align_right(_check_ids(history), self.max_length)
-        states = self._states(history, None, training)
-        return self._finish(self.pooling(states, mask=history != 0))
+    def call(
+        self,
+        history: tf.Tensor,
+        training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        history = _check_ids(history)
+        times = {}
+        if self.time_aware:
+            timestamps = _check_times("timestamps", timestamps, history.shape)
+            request_time = _check_times("request_time", request_time, history.shape[:1])
+            history, timestamps = align_right(history, self.max_length, timestamps)
+            # The items stand side by side now: the next one's time asks for it.
+            asked = tf.concat([timestamps[:, 1:], request_time[:, tf.newaxis]], axis=1)
+            times = {"timestamps": timestamps, "request_times": asked}
+        else:
+            (history,) = align_right(history, self.max_length)
+        items, real = self.item_embedding(history), history != 0
+        if self.query_token:
+            # A user without an item has no token either, hence the zero vector.
+            known = tf.reduce_any(real, axis=1, keepdims=True)
+            token = tf.broadcast_to(self._token_of(items), tf.shape(items[:, :1]))
+            items = tf.concat([items, token], axis=1)
+            real = tf.concat([real, known], axis=1)
+        states = self.encoder(items, mask=real, training=training, **times)
+        return self._finish(self.pooling(states, mask=real))
 
     def encode(
         self,
         history: tf.Tensor,
         segment_ids: tf.Tensor | None = None,
         training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+        hidden: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The query after every position, for training on each of them.
 
@@ -111,21 +171,46 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             history: int `[B, T]` item indices, 0 = padding. Taken as it lies.
             segment_ids: int `[B, T]` of packed rows, 0 = padding.
             training: bool.
+            timestamps: int64 `[B, T]`, Unix seconds, for a time-aware tower.
+            request_times: int64 `[B, T]`, when the item after each position was asked
+                for, for a time-aware tower.
+            hidden: bool `[B, T]`, for a tower with `query_token`: where the token takes
+                the place of the item, which is to be guessed.
 
         Returns:
-            float32 `[B, T, D]`. Row t is the query of a user whose history ends at t.
+            float32 `[B, T, D]`. Row t is the query of a user whose history ends at t;
+            where the item at t is hidden, the query for that item.
         """
-        return self._finish(self._states(_check_ids(history), segment_ids, training))
-
-    def _states(
-        self, history: tf.Tensor, segment_ids: tf.Tensor | None, training: Any
-    ) -> tf.Tensor:
-        return self.encoder(
-            self.item_embedding(history),
+        history = _check_ids(history)
+        times = {}
+        if self.time_aware:
+            times = {
+                "timestamps": _check_times("timestamps", timestamps, history.shape),
+                "request_times": _check_times(
+                    "request_times", request_times, history.shape
+                ),
+            }
+        items = self.item_embedding(history)
+        if hidden is not None:
+            if self._token is None:
+                raise ValueError(
+                    "`hidden` needs a tower with a token to hide items behind. "
+                    "Received: query_token=False. Build the tower with "
+                    "query_token=True."
+                )
+            items = tf.where(hidden[..., tf.newaxis], self._token_of(items), items)
+        states = self.encoder(
+            items,
             mask=history != 0,
             segment_ids=segment_ids,
             training=training,
+            **times,
         )
+        return self._finish(states)
+
+    def _token_of(self, items: tf.Tensor) -> tf.Tensor:
+        """The token as one of these vectors: `[1, 1, D]`."""
+        return tf.cast(self._token, items.dtype)[tf.newaxis, tf.newaxis]
 
     def _finish(self, queries: tf.Tensor) -> tf.Tensor:
         """Towers emit float32 whatever they compute in: losses and indexes need it."""
@@ -142,3 +227,28 @@ def _check_ids(history: tf.Tensor) -> tf.Tensor:
             "Encode string ids with the vocabulary first (`Vocabulary.encode`)."
         )
     return history
+
+
+def _check_times(name: str, times: Any, shape: tf.TensorShape) -> tf.Tensor:
+    """Times of this shape as int64, else `ValueError`."""
+    if times is None:
+        raise ValueError(
+            f"`{name}` must be given to a time-aware model, as Unix seconds. "
+            f"Received: {name}=None. Pass when each item was taken and when the next "
+            "one is asked for, or use a model without time biases."
+        )
+    times = tf.convert_to_tensor(times)
+    if not (times.dtype.is_integer and times.shape.is_compatible_with(shape)):
+        raise ValueError(
+            f"`{name}` must be an integer tensor of shape {tuple(shape)}, Unix "
+            f"seconds. Received: dtype={times.dtype.name}, "
+            f"shape={tuple(times.shape)}. Use int64 (float32 is two minutes off), one "
+            "time for each item, and one request a user."
+        )
+    return tf.cast(times, tf.int64)
+
+
+def _needs_times(encoder: Any) -> bool:
+    """Whether a layer of the encoder, or the encoder, is biased by time."""
+    layers = (encoder, *getattr(encoder, "submodules", ()))
+    return any(getattr(layer, "needs_times", False) for layer in layers)

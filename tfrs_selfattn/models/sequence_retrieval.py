@@ -12,6 +12,11 @@ from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.evaluation.metrics import NDCG, HitRate
 from tfrs_selfattn.evaluation.ranking import target_ranks
+from tfrs_selfattn.losses.context import (
+    CandidateLookup,
+    batch_context,
+    takes_context,
+)
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 
 
@@ -26,8 +31,9 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     Args:
         query_tower: `QueryTower`.
         candidate_tower: `CandidateTower`.
-        loss: next-item loss called as `FullSoftmax` is. None takes `FullSoftmax()`.
-            Defaults to `None`.
+        loss: next-item loss: one of `tfrs_selfattn.losses`, or a function that is
+            called as `FullSoftmax` is. One with an argument `context` is called as
+            `SampledSoftmax` is. None takes `FullSoftmax()`. Defaults to `None`.
         metric_ks: sequence of int. Cut-offs of HR@k and NDCG@k. Defaults to `(10,)`.
         filter_seen: bool. Rank only items that are not in the history. Defaults to
             `True`.
@@ -36,6 +42,9 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     Call arguments:
         history: int `[B, T]` item indices, oldest first, 0 = padding.
         training: bool.
+        timestamps: int64 `[B, T]`, Unix seconds of the items, for a time-aware model.
+        request_time: int64 `[B]`, Unix seconds of the moment to recommend for, for a
+            time-aware model.
 
     Returns:
         float32 `[B, D]`, the query, or `[B, K, D]` when the tower's pooling gives K
@@ -43,10 +52,12 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
 
     Training rows: a dictionary of `history` int `[B, T]`; `targets` int `[B, T]`, the
     item that follows each position, 0 where there is none; and, optionally,
-    `segment_ids` int `[B, T]` of packed rows and `sample_weight` float `[B, T]`.
+    `segment_ids` int `[B, T]` of packed rows and `sample_weight` float `[B, T]`; for a
+    time-aware model also `timestamps` and `request_times`, int64 `[B, T]`.
 
     Evaluation rows: a dictionary of `history` int `[B, T]`, uncut, and `target` int
-    `[B]`; see `tfrs_selfattn.data.evaluation_dataset`.
+    `[B]`, and for a time-aware model `timestamps` int64 `[B, T]` and `request_time`
+    int64 `[B]`; see `tfrs_selfattn.data.evaluation_dataset`.
     """
 
     def __init__(
@@ -62,7 +73,7 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.query_tower = query_tower
         self.candidate_tower = candidate_tower
-        self.next_item_loss = FullSoftmax() if loss is None else loss
+        self.next_item_loss: Any = FullSoftmax() if loss is None else loss
         self.metric_ks = tuple(check_positive_int("metric_ks", k) for k in metric_ks)
         self.filter_seen = bool(filter_seen)
         self._loss_mean = keras.metrics.Mean(name="loss")
@@ -97,7 +108,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds a reloaded model; Keras would call it on floats, which are no ids."""
-        self(tf.zeros([1, 1], tf.int32))
+        times = tf.zeros([1, 1], tf.int64)
+        self(tf.zeros([1, 1], tf.int32), timestamps=times, request_time=times[0])
         self.candidate_tower(tf.zeros([1], tf.int32))
 
     @property
@@ -108,15 +120,40 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             self.candidate_tower, "item_embedding", None
         )
 
-    def call(self, history: tf.Tensor, training: Any = None) -> tf.Tensor:
-        return self.query_tower(history, training=training)
+    @property
+    def time_aware(self) -> bool:
+        """Whether queries depend on times, which must then be given."""
+        return bool(getattr(self.query_tower, "time_aware", False))
 
-    def score(self, history: tf.Tensor) -> tf.Tensor:
+    def call(
+        self,
+        history: tf.Tensor,
+        training: Any = None,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        return self.query_tower(
+            history, training=training, **self._times(timestamps, request_time)
+        )
+
+    def score(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Scores of the whole catalogue: float32 `[B, N]`, column j for index j + 1.
 
         Of several interests `[B, K, D]` the best one counts, candidate by candidate.
+
+        Args:
+            history: int `[B, T]` item indices, oldest first, 0 = padding.
+            timestamps: int64 `[B, T]`, for a time-aware model; others ignore it.
+            request_time: int64 `[B]`, for a time-aware model; others ignore it.
         """
-        queries = self.query_tower(history, training=False)
+        queries = self.query_tower(
+            history, training=False, **self._times(timestamps, request_time)
+        )
         candidates = self.candidate_tower.catalogue()
         if queries.shape.rank == 2:
             return tf.matmul(queries, candidates, transpose_b=True)
@@ -128,24 +165,63 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             )
         return scores
 
+    def scorer(self) -> Any:
+        """`score` compiled for `evaluate_ranking`, with the attribute `time_aware`."""
+        signature = [tf.TensorSpec([None, None], tf.int32)]
+        if self.time_aware:
+            signature += [
+                tf.TensorSpec([None, None], tf.int64),
+                tf.TensorSpec([None], tf.int64),
+            ]
+        score = tf.function(self.score, input_signature=signature)
+        score.time_aware = self.time_aware
+        return score
+
+    def _times(
+        self, timestamps: tf.Tensor | None, request_time: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
+        """The arguments of a time-aware tower; another one may not know them."""
+        if not self.time_aware:
+            return {}
+        return {"timestamps": timestamps, "request_time": request_time}
+
+    def _row_times(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What `encode` of a time-aware tower needs of training rows."""
+        if not self.time_aware:
+            return {}
+        return {name: inputs.get(name) for name in ("timestamps", "request_times")}
+
     def compute_loss(
         self, inputs: dict[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
         """The mean loss over the positions that have a target; see the class."""
+        loss = self.next_item_loss
+        if hasattr(loss, "prepare"):  # an objective that changes what is encoded
+            inputs = loss.prepare(inputs)
         targets = inputs["targets"]
+        hidden = {"hidden": inputs["hidden"]} if "hidden" in inputs else {}
         states = self.query_tower.encode(
-            inputs["history"], inputs.get("segment_ids"), training=training
+            inputs["history"],
+            inputs.get("segment_ids"),
+            training=training,
+            **self._row_times(inputs),
+            **hidden,
         )
-        learn = tf.where(targets > 0)  # [M, 2]: padding costs nothing from here on
         weights = inputs.get("sample_weight")
+        if weights is not None:  # a weight of 0 is no target
+            targets = tf.where(weights != 0, targets, 0)
+        learn = tf.where(targets > 0)  # [M, 2]: padding costs nothing from here on
         if weights is not None:
             weights = tf.gather_nd(weights, learn)
-        return self.next_item_loss(
-            tf.gather_nd(states, learn),
-            self.candidate_tower.catalogue(),
-            tf.gather_nd(targets, learn) - 1,
-            weights,
+        queries, items = tf.gather_nd(states, learn), tf.gather_nd(targets, learn) - 1
+        if not takes_context(loss):
+            return loss(queries, self.candidate_tower.catalogue(), items, weights)
+        tower = self.candidate_tower
+        candidates = CandidateLookup(
+            lambda rows: tower(rows + 1), tower.num_items, tower.catalogue
         )
+        context = batch_context(inputs["history"], targets, inputs.get("segment_ids"))
+        return loss(queries, candidates, items, weights, context=context)
 
     def train_step(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One optimizer step; reports the epoch's mean loss, not the last batch's."""
@@ -158,7 +234,7 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         """Ranks the catalogue for a batch of evaluation rows."""
         history = inputs["history"]
         ranks = target_ranks(
-            self.score(history),
+            self.score(history, inputs.get("timestamps"), inputs.get("request_time")),
             inputs["target"],
             history if self.filter_seen else None,
         )

@@ -1,0 +1,95 @@
+"""`CorpusTopK` in a TFRS model, beside `FactorizedTopK`: the same figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tfrs_selfattn._keras import keras
+from tfrs_selfattn.evaluation import CorpusTopK
+
+ITEMS = [f"item {n}" for n in range(40)]
+KS = (1, 3, 10, 40)
+
+
+def with_factorized_top_k(items, candidate_model):
+    index = tfrs.layers.factorized_top_k.Streaming(k=max(KS))
+    embedded = items.map(lambda ids: (ids, candidate_model(ids)))
+    return tfrs.metrics.FactorizedTopK(index.index_from_dataset(embedded), ks=KS)
+
+
+def with_corpus_top_k(items, candidate_model):
+    return CorpusTopK(items.map(lambda ids: (ids, candidate_model(ids))), ks=KS)
+
+
+class TwoTowers(tfrs.Model):
+    """A user's own model."""
+
+    def __init__(self, make_metric):
+        super().__init__()
+        self.queries = keras.layers.Embedding(25, 6, "random_normal")
+        lookup = keras.layers.StringLookup(vocabulary=ITEMS, mask_token=None)
+        table = keras.layers.Embedding(len(ITEMS) + 1, 6, "random_normal")
+        self.candidates = keras.Sequential([lookup, table])
+        items = tf.data.Dataset.from_tensor_slices(ITEMS).batch(16)
+        self.task = tfrs.tasks.Retrieval(metrics=make_metric(items, self.candidates))
+
+    def compute_loss(self, inputs, training=False):
+        return self.task(
+            self.queries(inputs["user"]),
+            self.candidates(inputs["item"]),
+            candidate_ids=inputs["item"],
+            sample_weight=inputs["weight"],
+            compute_metrics=not training,
+        )
+
+
+@pytest.fixture
+def rows():
+    random = np.random.default_rng(0)
+    users = random.integers(0, 25, 200)
+    items = [ITEMS[(user * 3 + step) % 40] for user, step in enumerate(users)]
+    weights = random.integers(0, 3, 200).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices(
+        {"user": users, "item": items, "weight": weights}
+    ).batch(64)
+
+
+def train_and_evaluate(make_metric, rows):
+    keras.utils.set_random_seed(0)
+    model = TwoTowers(make_metric)
+    model.compile(keras.optimizers.Adagrad(0.5))
+    # Twice: the corpus moves, and the second evaluation must see it where it is.
+    before = model.evaluate(rows, return_dict=True, verbose=0)
+    history = model.fit(rows, validation_data=rows, epochs=2, verbose=0).history
+    return model, before, history
+
+
+def test_the_same_figures_as_factorized_top_k(rows, tmp_path):
+    _, *expected = train_and_evaluate(with_factorized_top_k, rows)
+    model, *figures = train_and_evaluate(with_corpus_top_k, rows)
+    for mine, theirs in zip(figures, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5)
+    before, history = figures
+    accuracy = "factorized_top_k/top_10_categorical_accuracy"
+    assert before[accuracy] < history[f"val_{accuracy}"][-1] < 1
+    # It does not stand in the way of saving, with the metric in place.
+    model.save_weights(str(tmp_path / "weights"))
+    tf.saved_model.save(model.candidates, str(tmp_path / "candidates"))
+
+
+def test_without_identifiers_it_says_what_to_do(rows):
+    class Forgetful(TwoTowers):
+        def compute_loss(self, inputs, training=False):
+            return self.task(
+                self.queries(inputs["user"]), self.candidates(inputs["item"])
+            )
+
+    model = Forgetful(with_corpus_top_k)
+    model.compile()
+    with pytest.raises(ValueError, match="Pass `candidate_ids=` to the Retrieval task"):
+        model.evaluate(rows, verbose=0)
