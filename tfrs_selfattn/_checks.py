@@ -48,6 +48,14 @@ def check_positive(name: str, value: Any, hint: str = "") -> float:
     return number
 
 
+def check_not_negative(name: str, value: Any, hint: str = "") -> float:
+    """Returns `value` when it is a finite number of at least 0, else `ValueError`."""
+    number = _as_float(name, value, "a finite number of at least 0", hint)
+    if not (number >= 0.0 and math.isfinite(number)):
+        raise ValueError(_message(name, "a finite number of at least 0", value, hint))
+    return number
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str], hint: str = "") -> str:
     """Returns `value` when it is one of `choices`, else raises `ValueError`."""
     if not isinstance(value, str) or value not in choices:

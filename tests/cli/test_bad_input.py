@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -169,6 +170,17 @@ def test_evaluate_needs_the_events_of_the_run(refused, trained, tmp_path):
     assert re.search(r"other\.csv must be those that .*run was trained on", line)
     line = refused("evaluate", trained, "--data", tmp_path / "none.csv")
     assert re.search(r"none\.csv, which does not exist", line)
+
+
+def test_evaluate_compares_runs_on_the_same_events_only(refused, trained, tmp_path):
+    (tmp_path / "run").mkdir()
+    config = json.loads((trained / "config.json").read_text())
+    config["data"]["fingerprint"] = "another"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    line = refused("evaluate", trained, "--against", tmp_path / "run")
+    assert re.search(
+        r"^--against must name a run on the same events as .*run, which", line
+    )
 
 
 def test_recommend_needs_an_export(refused, trained, tmp_path):

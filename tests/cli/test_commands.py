@@ -105,22 +105,47 @@ def test_train_json(cli, trained, events, columns):
     assert "599 events of 60 users" in done.err
 
 
+MODELS = {
+    "popularity": "most popular",
+    "item_to_item": "item-to-item transitions",
+    "item_knn": "item-KNN",
+    "ease": "EASE",
+    "model": "model",
+}
+SHOWN = ("hr@10", "ndcg@10", "mrr", "map@10", "coverage@10", "novelty@10")
+
+
+def cells(out):
+    """The cells of all rows of all tables that were printed."""
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
 def test_evaluate_prints_one_table_and_notes_it(cli, trained):
     done = cli("evaluate", trained)
     assert (done.status, done.err) == (0, "")
-    rows = re.findall(r"│ ([a-z -]+[a-z]) +│ ([\d.]+) │ +([\d.]+) │", done.out)
-    assert [row[0] for row in rows] == [
-        "most popular",
-        "item-to-item transitions",
-        "model",
-    ]
+    rows = [row for row in cells(done.out) if row[0] in MODELS.values()]
+    assert [row[0] for row in rows] == list(MODELS.values())
     assert "among all 20 items, seen items left out" in done.out
 
     machine = cli("evaluate", trained, "--json").json
-    assert list(machine) == ["run", "metrics", "users", "filter_seen", "seconds"]
-    assert list(machine["metrics"]) == ["popularity", "item_to_item", "model"]
+    assert list(machine) == [
+        "run",
+        "metrics",
+        "intervals",
+        "users",
+        "filter_seen",
+        "groups",
+        "against",
+        "comparison",
+        "seconds",
+    ]
+    assert list(machine["metrics"]) == list(MODELS)
     for (_, *shown), values in zip(rows, machine["metrics"].values(), strict=True):
-        assert shown == [f"{values[name]:.4f}" for name in ("hr@10", "ndcg@10")]
+        assert list(values) == list(SHOWN)
+        for text, value in zip(shown, values.values(), strict=True):
+            assert text == f"{value:.{len(text.partition('.')[2])}f}"
+    assert machine["against"] is machine["comparison"] is None
     noted = training.RunFolder.open(trained).metrics()
     assert noted["test"]["metrics"] == machine["metrics"]
     assert noted["finished"]
@@ -128,6 +153,61 @@ def test_evaluate_prints_one_table_and_notes_it(cli, trained):
     seen = cli("evaluate", trained, "--keep-seen", "--json").json
     assert not seen["filter_seen"]
     assert seen["metrics"] != machine["metrics"]
+
+
+def test_evaluate_says_how_sure_it_is_and_where_it_is_good(cli, trained):
+    done = cli("evaluate", trained)
+    machine = cli("evaluate", trained, "--json").json
+    metrics = machine["metrics"]["model"]
+    for name, interval in machine["intervals"].items():
+        assert interval["value"] == metrics[name]
+        assert interval["low"] < metrics[name] < interval["high"]
+    low, high = (machine["intervals"]["hr@10"][end] for end in ("low", "high"))
+    assert (
+        f"Model, 95 % intervals over users: HR@10 {low:.4f}–{high:.4f}, N" in done.out
+    )
+    rows = cells(done.out)
+    assert list(machine["groups"]) == ["history length", "target's popularity"]
+    for groups in machine["groups"].values():
+        assert sum(group["cases"] for group in groups) == machine["users"]
+        hits = sum(group["cases"] * group["metrics"]["hr@10"] for group in groups)
+        assert hits / machine["users"] == pytest.approx(metrics["hr@10"])
+        for group in groups:
+            values = [f"{group['metrics'][name]:.4f}" for name in SHOWN[:4]]
+            assert [group["label"], str(group["cases"]), *values] in [
+                row[1:] for row in rows
+            ]
+
+
+def test_evaluate_against_another_run(cli, trained, events, columns, tmp_path):
+    other = tmp_path / "other"
+    options = (*columns, *SMALL, "--epochs", "1", "--seed", "5", "--output", other)
+    assert cli("train", "--data", events, *options).status == 0
+    done = cli("evaluate", trained, "--against", other)
+    assert (done.status, done.err) == (0, "")
+    machine = cli("evaluate", trained, "--against", other, "--json").json
+    assert machine["against"] == str(other)
+    alone = cli("evaluate", other, "--json").json["metrics"]["model"]
+    rows = {row[0]: row[1:] for row in cells(done.out)}
+    labels = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "mrr": "MRR", "map@10": "MAP@10"}
+    assert machine["comparison"].keys() == labels.keys()
+    for name, found in machine["comparison"].items():
+        assert found["a"] == alone[name]
+        assert found["b"] == machine["metrics"]["model"][name]
+        assert found["difference"] == pytest.approx(found["b"] - found["a"])
+        assert 0 < found["p_value"] <= 1
+        numbers = [found["a"], found["b"]]
+        assert rows[labels[name]][:2] == [f"{number:.4f}" for number in numbers]
+        assert rows[labels[name]][-1] == f"{found['p_value']:.4f}"
+
+
+def test_evaluate_leaves_out_what_takes_long(cli, trained, monkeypatch):
+    from tfrs_selfattn.cli import _evaluation
+
+    monkeypatch.setitem(_evaluation._MAX_ITEMS, "ease", 19)
+    done = cli("evaluate", trained, "--json")
+    assert list(done.json["metrics"]) == [name for name in MODELS if name != "ease"]
+    assert "Without EASE, which takes long for more than 19 items" in done.err
 
 
 def test_evaluate_finds_events_that_have_moved(cli, trained, events, tmp_path):

@@ -1,12 +1,12 @@
-"""What several commands do: read the data, train, evaluate beside the baselines."""
+"""What several commands do: read the data, train, load what was trained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._evaluation import SHORT
 from tfrs_selfattn.cli._report import Report
 from tfrs_selfattn.cli._tensorflow import start_tensorflow
 from tfrs_selfattn.data import (
@@ -29,16 +29,8 @@ from tfrs_selfattn.training import (
 )
 
 if TYPE_CHECKING:
-    from tfrs_selfattn.evaluation import RankingResult
     from tfrs_selfattn.models import SequenceRetrieval
     from tfrs_selfattn.training import TrainingResult
-
-METRICS = ("hr@10", "ndcg@10")
-_LABELS = {
-    "popularity": "most popular",
-    "item_to_item": "item-to-item transitions",
-    "model": "model",
-}
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def fit(report: Report, folder: RunFolder, split: Split) -> TrainingResult:
         report.say(f"{folder.path} is trained already: nothing left to do")
     report.say(
         f"Best epoch: {result.best_epoch} of {result.epochs}, validation "
-        + ", ".join(f"{name} {result.validation[name]:.4f}" for name in METRICS)
+        + ", ".join(f"{name} {result.validation[name]:.4f}" for name in SHORT)
     )
     return result
 
@@ -147,58 +139,3 @@ def load_best(report: Report, folder: RunFolder) -> SequenceRetrieval:
         from tfrs_selfattn.training import load_model
 
         return load_model(folder)
-
-
-def evaluate_all(
-    report: Report, model: SequenceRetrieval, split: Split, *, filter_seen: bool
-) -> dict[str, RankingResult]:
-    """Test metrics of the most popular items, item-to-item transitions, the model."""
-    import tensorflow as tf
-
-    from tfrs_selfattn.evaluation import ItemToItem, MostPopular, evaluate_ranking
-
-    if not len(split.test):
-        raise InputError(
-            "At least one user with 3 or more events is needed, to evaluate on. "
-            "Received: none. Use a log with longer histories."
-        )
-    signature = [tf.TensorSpec([None, None], tf.int32)]
-    scorers: dict[str, Any] = {
-        "popularity": MostPopular(split),
-        "item_to_item": ItemToItem(split),
-        "model": tf.function(model.score, input_signature=signature),
-    }
-    results = {}
-    for name, score in scorers.items():
-        with report.progress(f"Evaluating {_LABELS[name]}") as progress:
-            results[name] = evaluate_ranking(
-                score, split.test, filter_seen=filter_seen, progress=progress
-            )
-    return results
-
-
-def print_metrics(
-    report: Report, results: dict[str, RankingResult], split: Split, filter_seen: bool
-) -> None:
-    """The one table: every model, HR@10 and NDCG@10, and under which protocol."""
-    items = len(split.sequences.vocabulary)
-    report.table(
-        ("", "HR@10", "NDCG@10"),
-        [
-            (_LABELS[name], *(f"{result.metrics[metric]:.4f}" for metric in METRICS))
-            for name, result in results.items()
-        ],
-    )
-    seen = "left out" if filter_seen else "kept in"
-    report.say(
-        f"Leave-one-out test of {len(split.test):,} users, ranked among all {items:,} "
-        f"items, seen items {seen}, ties counted against the model."
-    )
-
-
-def metrics_json(results: dict[str, RankingResult]) -> dict[str, dict[str, float]]:
-    """The metrics of every model as plain numbers."""
-    return {
-        name: {metric: result.metrics[metric] for metric in METRICS}
-        for name, result in results.items()
-    }

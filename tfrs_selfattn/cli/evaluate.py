@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfrs_selfattn import InputError
+
+if TYPE_CHECKING:
+    from tfrs_selfattn.training import RunFolder
 
 
 def evaluate(
@@ -17,6 +20,10 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(help="The events of the run, if they have moved."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another run on the same events, for a paired test."),
     ] = None,
     filter_seen: Annotated[
         bool,
@@ -31,26 +38,27 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for the last item of every user.
 
-    Prints HR@10 and NDCG@10 of the run's best epoch, of the most popular items and of
-    item-to-item transitions, and notes them in the run's metrics.json.
+    Prints HR, NDCG, MRR, MAP, coverage and novelty at 10 of the run's best epoch and
+    of four baselines: most popular items, item-to-item transitions, item-KNN and EASE.
+    Then the run's by length of history and popularity of the target. Notes the metrics
+    in the run's metrics.json.
 
     \b
     Example:
         tfrs-selfattn evaluate run
+        tfrs-selfattn evaluate run --against other-run
     """
-    from tfrs_selfattn import training
+    from tfrs_selfattn import evaluation, training
+    from tfrs_selfattn.cli import _evaluation as shared
     from tfrs_selfattn.cli._report import Report
-    from tfrs_selfattn.cli._steps import (
-        evaluate_all,
-        load_best,
-        metrics_json,
-        prepare,
-        print_metrics,
-    )
+    from tfrs_selfattn.cli._steps import load_best, prepare
 
     started = time.perf_counter()
     report = Report(as_json)
     folder = training.RunFolder.open(run)
+    other = None if against is None else training.RunFolder.open(against)
+    if other is not None:
+        _check_same_events(folder, other)
     source = folder.config.data
     if data is not None:
         source = dataclasses.replace(source, path=str(data.absolute()))
@@ -62,6 +70,7 @@ def evaluate(
         )
     with report.working():
         model = load_best(report, folder)
+        other_model = None if other is None else load_best(report, other)
         prepared = prepare(report, source)
         if training.fingerprint(prepared.sequences) != source.fingerprint:
             raise InputError(
@@ -69,16 +78,52 @@ def evaluate(
                 "Received: other events. Pass the original ones with --data, or train "
                 "again."
             )
-        results = evaluate_all(report, model, prepared.split, filter_seen=filter_seen)
-        print_metrics(report, results, prepared.split, filter_seen)
+        split = prepared.split
+        results = shared.evaluate_all(report, model, split, filter_seen=filter_seen)
+        ranks = results["model"].ranks
+        intervals = evaluation.bootstrap_intervals(ranks)
+        groups = {
+            "history length": evaluation.by_history_length(ranks, split.test),
+            "target's popularity": evaluation.by_item_popularity(
+                ranks, split.test, split.train_counts()[1:]
+            ),
+        }
+        shared.print_metrics(report, results, split, filter_seen)
+        shared.print_intervals(report, intervals)
+        shared.print_groups(report, groups)
+        comparison = None
+        if other_model is not None:
+            compared = shared.evaluate_one(
+                report, f"{against}", other_model.scorer(), split, filter_seen
+            )
+            comparison = evaluation.compare(compared.ranks, ranks)
+            shared.print_comparison(report, comparison)
     content = {
-        "metrics": metrics_json(results),
-        "users": len(prepared.split.test),
+        "metrics": shared.metrics_json(results),
+        "intervals": shared.plain(intervals),
+        "users": len(split.test),
         "filter_seen": filter_seen,
     }
     try:
         folder.write_metrics({**folder.metrics(), "test": content})
     except OSError as error:  # A run may be read-only; its metrics are printed anyway.
         report.say(f"Not noted in {folder.path}: {error.strerror}")
-    seconds = round(time.perf_counter() - started, 1)
-    report.result({"run": str(run), **content, "seconds": seconds})
+    report.result(
+        {
+            "run": str(run),
+            **content,
+            "groups": shared.plain(groups),
+            "against": None if against is None else str(against),
+            "comparison": None if comparison is None else shared.plain(comparison),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    )
+
+
+def _check_same_events(folder: RunFolder, other: RunFolder) -> None:
+    if folder.config.data.fingerprint != other.config.data.fingerprint:
+        raise InputError(
+            f"--against must name a run on the same events as {folder.path}. Received: "
+            f"{other.path}, which was trained on others. Runs can be compared user by "
+            "user only on the same users."
+        )

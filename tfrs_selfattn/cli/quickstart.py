@@ -39,7 +39,7 @@ def quickstart(
         tfrs-selfattn quickstart --history "1,588,95"
     """
     from tfrs_selfattn import training
-    from tfrs_selfattn.cli import _steps
+    from tfrs_selfattn.cli import _evaluation, _steps
     from tfrs_selfattn.cli._report import Report, shell
     from tfrs_selfattn.cli.export import export_run, serve_command
     from tfrs_selfattn.cli.recommend import print_answer, split_ids
@@ -68,8 +68,16 @@ def quickstart(
         model = _steps.fit(report, folder, prepared.split).model
 
         report.heading("3. Evaluate: the last film of every user")
-        results = _steps.evaluate_all(report, model, prepared.split, filter_seen=True)
-        _steps.print_metrics(report, results, prepared.split, True)
+        results = _evaluation.evaluate_all(
+            report,
+            model,
+            prepared.split,
+            filter_seen=True,
+            baselines=_evaluation.QUICK_BASELINES,
+        )
+        _evaluation.print_metrics(
+            report, results, prepared.split, True, _evaluation.SHORT
+        )
 
         report.heading("4. Export: one SavedModel, the index inside")
         exported = export_run(report, folder, model, base, k=100)
@@ -114,7 +122,7 @@ def quickstart(
             "users": prepared.summary.users,
             "items": prepared.summary.items,
             "events": prepared.summary.events,
-            "metrics": _steps.metrics_json(results),
+            "metrics": _evaluation.metrics_json(results, _evaluation.SHORT),
             "export": str(exported.path),
             "seconds": round(seconds, 1),
         }

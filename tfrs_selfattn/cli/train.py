@@ -38,16 +38,61 @@ def train(
     min_item_events: Annotated[
         int, typer.Option(min=1, help="Drop items with fewer events.")
     ] = 1,
-    preset: Annotated[str, typer.Option(help="Model: sasrec.")] = "sasrec",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Model: sasrec, gsasrec, esasrec, bert4rec, or hstu, which uses times."
+        ),
+    ] = "sasrec",
     embedding_dim: Annotated[
         int, typer.Option(min=1, help="Width of item vectors.")
     ] = 64,
     num_blocks: Annotated[int, typer.Option(min=1, help="Attention blocks.")] = 2,
-    num_heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 1,
+    num_heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attention heads.", show_default="1, or 2 by preset"),
+    ] = None,
     max_length: Annotated[
         int, typer.Option(min=1, help="Newest items of a history that are used.")
     ] = 200,
     dropout: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.2,
+    time_aware: Annotated[
+        bool | None,
+        typer.Option(
+            "--time-aware/--time-free",
+            help="Use the times of items and of the request, or their order only.",
+            show_default="by preset",
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool,
+        typer.Option(
+            "--normalize/--no-normalize",
+            help="L2-normalize queries and candidates.",
+        ),
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="What the loss divides scores by.",
+            show_default="0.05 with --normalize, else 1",
+        ),
+    ] = None,
+    windows: Annotated[
+        str,
+        typer.Option(
+            help="How histories longer than --max-length are cut: all (end to end), "
+            "sliding (overlapping, so that every target sees many items) or newest."
+        ),
+    ] = "all",
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Items between sliding windows.",
+            show_default="half of --max-length",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without improvement before stopping.")
@@ -55,7 +100,21 @@ def train(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Packed rows of --max-length items a batch.")
     ] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of Adam; the highest one, where it changes.")
+    ] = 1e-3,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="Learning rate: constant, or cosine, which ends at 0 with --epochs."
+        ),
+    ] = "constant",
+    warmup_steps: Annotated[
+        int, typer.Option(min=0, help="Batches over which the learning rate rises.")
+    ] = 0,
+    weight_decay: Annotated[
+        float, typer.Option(help="Of AdamW, on kernels only; 0 is Adam.")
+    ] = 0.0,
     seed: Annotated[
         int, typer.Option(min=0, help="The same seed, the same model.")
     ] = 0,
@@ -87,12 +146,20 @@ def train(
             num_heads=num_heads,
             max_length=max_length,
             dropout=dropout,
+            time_aware=time_aware,
+            normalize=normalize,
+            temperature=temperature,
         )
         training_config = training.TrainingConfig(
             epochs=epochs,
             patience=patience,
             batch_size=batch_size,
+            windows=windows,
+            stride=stride,
             learning_rate=learning_rate,
+            schedule=schedule,
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
             seed=seed,
         )
     except ValueError as error:

@@ -13,14 +13,25 @@ from tfrs_selfattn._checks import (
     InputError,
     check_choice,
     check_fraction,
+    check_not_negative,
     check_positive,
     check_positive_int,
 )
 from tfrs_selfattn.data.sequences import Sequences
+from tfrs_selfattn.data.windows import KINDS
 
+SCHEDULES = ("constant", "cosine")
 FORMAT = 1  # raised when an older reader could not make sense of config.json
 _OPTIONS = {"path": "data"}  # fields whose option has another name
 _SEEDS = 1 << 32  # what NumPy takes
+# What presets differ in, as their functions have it; TensorFlow is not needed to know.
+PRESETS: dict[str, dict[str, Any]] = {
+    "sasrec": {"num_heads": 1, "time_aware": False},
+    "gsasrec": {"num_heads": 1, "time_aware": False},
+    "esasrec": {"num_heads": 2, "time_aware": False},
+    "bert4rec": {"num_heads": 2, "time_aware": False},
+    "hstu": {"num_heads": 2, "time_aware": True},
+}
 
 
 @dataclass(frozen=True)
@@ -49,31 +60,57 @@ class ModelConfig:
     """The arguments of a preset; see `tfrs_selfattn.models.presets`.
 
     Args:
-        preset: str. Name of the preset, "sasrec".
+        preset: str. Name of the preset: "sasrec", "gsasrec", "esasrec", "bert4rec" or
+            "hstu".
         embedding_dim: int. D, the width of item vectors.
         num_blocks: int.
-        num_heads: int. H; must divide `embedding_dim`.
+        num_heads: int. H; must divide `embedding_dim`. None takes the preset's.
         max_length: int. Newest items of a history that are used.
         dropout: float in [0, 1).
+        time_aware: bool. Use timestamps and request times. None takes the preset's.
+        normalize: bool. L2-normalize queries and candidates.
+        temperature: float above 0, of the loss. None lets the preset choose.
     """
 
     preset: str = "sasrec"
     embedding_dim: int = 64
     num_blocks: int = 2
-    num_heads: int = 1
+    num_heads: int | None = None
     max_length: int = 200
     dropout: float = 0.2
+    time_aware: bool | None = None
+    normalize: bool = False
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, ("sasrec",))
+        check_choice("preset", self.preset, tuple(PRESETS))
+        # What is written to config.json is what the model is made of.
+        for name, default in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
         for name in ("embedding_dim", "num_blocks", "num_heads", "max_length"):
             check_positive_int(name, getattr(self, name))
         check_fraction("dropout", self.dropout)
-        if self.embedding_dim % self.num_heads:
+        if self.temperature is not None:
+            check_positive("temperature", self.temperature)
+        if self.time_aware and self.preset == "bert4rec":
+            raise ValueError(
+                "`time_aware` must be False for preset='bert4rec', whose token for the "
+                "next item has no time. Received: time_aware=True. Use another preset."
+            )
+        if self.embedding_dim % (self.num_heads or 1):
             raise ValueError(
                 "`num_heads` must divide `embedding_dim`. Received: num_heads="
                 f"{self.num_heads}, embedding_dim={self.embedding_dim}. Change either."
             )
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the preset's function."""
+        arguments = dataclasses.asdict(self)
+        del arguments["preset"]
+        if not self.time_aware and not PRESETS[self.preset]["time_aware"]:
+            del arguments["time_aware"]  # which not every preset has
+        return arguments
 
 
 @dataclass(frozen=True)
@@ -84,20 +121,42 @@ class TrainingConfig:
         epochs: int. At most so many passes over the data.
         patience: int. Epochs without a better validation NDCG@10 before stopping.
         batch_size: int. Packed rows of `max_length` items in a batch.
-        learning_rate: float. Of Adam.
+        windows: str. How longer histories are cut: "all", "sliding" or "newest"; see
+            `tfrs_selfattn.data.training_windows`.
+        stride: int. Of sliding windows. None takes half of `max_length`.
+        learning_rate: float. Of Adam; the highest one, where it changes.
+        schedule: str. "constant", or "cosine": falls to 0 by the end of `epochs`.
+        warmup_steps: int. Batches over which the learning rate rises from 0.
+        weight_decay: float. Of AdamW, on kernels only; 0 is Adam.
         seed: int. Of the initial weights, the order of the data and dropout.
     """
 
     epochs: int = 100
     patience: int = 10
     batch_size: int = 32
+    windows: str = "all"
+    stride: int | None = None
     learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size"):
             check_positive_int(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_not_negative("warmup_steps", self.warmup_steps)
+        check_not_negative("weight_decay", self.weight_decay)
+        check_choice("windows", self.windows, KINDS)
+        if self.stride is not None:
+            check_positive_int("stride", self.stride)
+            if self.windows != "sliding":
+                raise ValueError(
+                    "`stride` belongs to windows='sliding'. Received: stride="
+                    f"{self.stride}, windows={self.windows!r}. Leave one of them out."
+                )
         if self.seed not in range(_SEEDS):
             raise ValueError(
                 f"`seed` must be an integer from 0 to {_SEEDS - 1}. Received: "
@@ -129,7 +188,17 @@ class RunConfig:
         model: ModelConfig,
         training: TrainingConfig,
     ) -> RunConfig:
-        """The configuration of a run on these sequences, their fingerprint noted."""
+        """The configuration of a run on these sequences, their fingerprint noted.
+
+        Raises:
+            InputError: when the parts do not go together.
+        """
+        if training.stride is not None and training.stride > model.max_length:
+            raise InputError(
+                "`stride` must not exceed `max_length`: targets between two windows "
+                f"would be lost. Received: stride={training.stride}, max_length="
+                f"{model.max_length}. Use a smaller stride."
+            )
         data = dataclasses.replace(data, fingerprint=fingerprint(sequences))
         return cls(len(sequences.vocabulary), data, model, training)
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn._keras import keras
-from tfrs_selfattn.data.packing import pack_rows, training_windows
+from tfrs_selfattn.data.packing import pack_rows
 from tfrs_selfattn.data.pipelines import (
     evaluation_dataset,
     steps_per_epoch,
     training_dataset,
 )
 from tfrs_selfattn.data.splits import Split
+from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
 from tfrs_selfattn.training.checkpoints import (
@@ -26,10 +27,10 @@ from tfrs_selfattn.training.checkpoints import (
 )
 from tfrs_selfattn.training.config import RunConfig
 from tfrs_selfattn.training.lock import exclusive
+from tfrs_selfattn.training.optimizer import make_optimizer
 from tfrs_selfattn.training.run_folder import RunFolder
 
 _EVALUATION_BATCH = 256
-_BETA_2 = 0.98
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,20 @@ def _train(
     config = folder.config.training
     keras.utils.set_random_seed(config.seed)
     model = build_model(folder.config)
-    model.compile(keras.optimizers.Adam(config.learning_rate, beta_2=_BETA_2))
+    rows = pack_rows(
+        split,
+        row_length=folder.config.model.max_length,
+        windows=config.windows,
+        stride=config.stride,
+        times=model.time_aware,
+        seed=config.seed,
+    )
+    steps = steps_per_epoch(rows, config.batch_size)
+    model.compile(make_optimizer(config, steps))
     checkpoint = RunCheckpoint(folder, model, patience=config.patience)
     checkpoint.restore()
     resumed_from = checkpoint.epochs_done
     if resumed_from < config.epochs and not checkpoint.exhausted:
-        rows = pack_rows(
-            split, row_length=folder.config.model.max_length, seed=config.seed
-        )
         model.fit(
             training_dataset(
                 rows,
@@ -104,11 +111,13 @@ def _train(
                 seed=config.seed,
                 start_epoch=resumed_from,
             ),
-            steps_per_epoch=steps_per_epoch(rows, config.batch_size),
+            steps_per_epoch=steps,
             initial_epoch=resumed_from,
             epochs=config.epochs,
             validation_data=evaluation_dataset(
-                split.validation.by_length(), batch_size=_EVALUATION_BATCH
+                split.validation.by_length(),
+                batch_size=_EVALUATION_BATCH,
+                times=model.time_aware,
             ),
             callbacks=[
                 TrainingSpeed(rows.num_targets),
@@ -151,16 +160,14 @@ def check_split(split: Split) -> None:
 
 def build_model(config: RunConfig) -> SequenceRetrieval:
     """The untrained model of a configuration, with all its weights made."""
-    model = presets.sasrec(
+    model = presets.build(
+        config.model.preset,
         config.num_items,
-        embedding_dim=config.model.embedding_dim,
-        num_blocks=config.model.num_blocks,
-        num_heads=config.model.num_heads,
-        max_length=config.model.max_length,
-        dropout=config.model.dropout,
         seed=config.training.seed,
+        **config.model.arguments(),
     )
-    model.score(np.zeros([1, 1], np.int32))
+    times = np.zeros([1, 1], np.int64)
+    model.score(np.zeros([1, 1], np.int32), times, times[0])
     return model
 
 

@@ -1,0 +1,140 @@
+"""Every preset trains, resumes and comes back from its run folder; times included."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import tensorflow as tf
+
+from tfrs_selfattn import InputError, data, training
+from tfrs_selfattn.evaluation import evaluate_ranking
+from tfrs_selfattn.training import ModelConfig, TrainingConfig, trainer
+from tfrs_selfattn.training.config import PRESETS
+
+SMALL = {"embedding_dim": 8, "num_blocks": 1, "max_length": 8}
+
+
+class KillInSecondEpoch(tf.keras.callbacks.Callback):
+    """Stops a run where nothing is there to be caught."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def run(split, tmp_path):
+    """A function that creates, or opens, the folder of a run of a preset."""
+
+    def run(model, name="run", **options):
+        options = {"epochs": 2, "batch_size": 16, "seed": 3, **options}
+        config = training.RunConfig.for_sequences(
+            split.sequences,
+            training.DataConfig("/data/events.csv"),
+            ModelConfig(**{**SMALL, **model}),
+            TrainingConfig(**options),
+        )
+        vocabulary = split.sequences.vocabulary
+        return training.RunFolder.create(tmp_path / name, config, vocabulary, {})
+
+    return run
+
+
+def test_what_is_hidden_goes_on_after_a_kill(run, split, assert_same_run):
+    model = {"preset": "bert4rec", "normalize": True}
+    whole, cut = run(model, "whole"), run(model, "cut")
+    training.train(whole, split, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(cut, split, callbacks=[KillInSecondEpoch()], verbose=0)
+    assert training.train(cut, split, verbose=0).resumed_from == 1
+    assert_same_run(cut, whole)
+
+
+def test_a_time_aware_run_trains_validates_and_comes_back(run, split, monkeypatch):
+    asked = {}
+
+    def pack(*arguments, **options):
+        asked.update(options)
+        return data.pack_rows(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "pack_rows", pack)
+    folder = run({"preset": "hstu"}, epochs=1, windows="sliding", stride=3)
+    result = training.train(folder, split, verbose=0)
+    loaded = training.load_model(training.RunFolder.open(folder.path))
+    assert loaded.time_aware
+    sliding = {"windows": "sliding", "stride": 3, "times": True}
+    assert asked == {"row_length": 8, "seed": 3, **sliding}
+    found = evaluate_ranking(loaded.scorer(), split.validation)
+    assert found.metrics["ndcg@10"] == pytest.approx(result.validation["ndcg@10"])
+
+
+def test_a_configuration_says_what_its_preset_chose():
+    assert (ModelConfig().num_heads, ModelConfig().time_aware) == (1, False)
+    hstu = ModelConfig(preset="hstu")
+    assert (hstu.num_heads, hstu.time_aware) == (2, True)
+    assert not ModelConfig(preset="hstu", time_aware=False).time_aware
+    assert ModelConfig(preset="esasrec", num_heads=4).num_heads == 4
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("time_aware", [None, False])
+def test_every_configuration_builds_its_model(preset, time_aware, run):
+    folder = run({"preset": preset, "time_aware": time_aware, "temperature": 0.3})
+    model = training.build_model(training.RunFolder.open(folder.path).config)
+    assert model.time_aware is (preset == "hstu" and time_aware is None)
+
+
+def test_a_config_of_before_the_other_presets_is_read(run):
+    folder = run({"preset": "sasrec"})
+    path = folder.path / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("time_aware", "normalize", "temperature"):
+        del content["model"][name]
+    for name in ("windows", "stride"):
+        del content["training"][name]
+    path.write_text(json.dumps(content))
+    assert training.RunConfig.read(path) == folder.config
+
+
+def test_other_options_are_another_run(run):
+    run({"preset": "hstu"})
+    with pytest.raises(InputError, match=r"time_aware=True \(now False\)"):
+        run({"preset": "hstu", "time_aware": False})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "bert4rec", "time_aware": True}, r"`time_aware` must be False for"),
+        ({"temperature": 0.0}, "`temperature` must be a positive finite number"),
+        ({"preset": "hstu", "embedding_dim": 7}, "must divide.*num_heads=2"),
+    ],
+)
+def test_models_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"windows": "some"}, "`windows` must be one of 'all', 'newest', 'sliding'"),
+        ({"windows": "sliding", "stride": 0}, "`stride` must be a positive integer"),
+        ({"stride": 2}, r"`stride` belongs to windows='sliding'.*windows='all'"),
+    ],
+)
+def test_windows_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**options)
+
+
+def test_a_stride_beyond_the_row(run):
+    with pytest.raises(InputError, match=r"must not exceed `max_length`.*stride=9"):
+        run({}, windows="sliding", stride=9)
+
+
+def test_every_field_is_documented():
+    for field in dataclasses.fields(ModelConfig):
+        assert f"{field.name}: " in ModelConfig.__doc__
