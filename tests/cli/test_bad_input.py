@@ -74,7 +74,7 @@ def test_events_that_cannot_be_used(train, text, message):
             r"^--num-heads must divide --embedding-dim\. Received: --num-heads 3, "
             r"--embedding-dim 64\.",
         ),
-        (("--preset", "gru4rec"), r"^--preset must be one of 'sasrec'\. .*'gru4rec'"),
+        (("--preset", "gru4rec"), r"^--preset must be one of 'sasrec', .*'gru4rec'"),
         (("--min-item-events", "99"), r"No events are left.*--min-item-events 99"),
         (("--colour", "red"), r"No such option: --colour"),
     ],
