@@ -16,6 +16,7 @@ PACKAGE = "tfrs_selfattn"
 # What each part may import besides itself and FOUNDATION.
 FOUNDATION = {"_checks", "_keras", "_lazy", "_locks", "_version"}
 MAY_IMPORT = {
+    "client": set(),
     "ops": set(),
     "data": {"ops"},
     "evaluation": {"ops", "data"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "index": {"ops"},
     "models": {"ops", "layers", "losses", "evaluation"},
     "training": {"ops", "layers", "losses", "models", "data", "evaluation"},
-    "export": {"ops", "layers", "losses", "models", "data", "index"},
+    "export": {"ops", "layers", "losses", "models", "data", "index", "client"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}

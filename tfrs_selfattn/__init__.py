@@ -5,7 +5,8 @@ Subpackages load on first use, so that a process pays only for what it touches:
 - `layers`, `losses`, `ops`: Keras layers and functions, Keras 3 or legacy Keras;
 - `data`, `evaluation`: event logs, splits, packing, full-ranking metrics, baselines;
 - `models`, `index`, `training`, `export`: the TensorFlow Recommenders side (legacy
-  Keras, `TF_USE_LEGACY_KERAS=1`).
+  Keras, `TF_USE_LEGACY_KERAS=1`);
+- `client`: asks a TensorFlow Serving; needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tfrs_selfattn._lazy import lazy_exports
 from tfrs_selfattn._version import __version__ as __version__
 
 _SUBPACKAGES = (
+    "client",
     "data",
     "evaluation",
     "export",

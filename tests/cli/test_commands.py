@@ -236,7 +236,8 @@ def test_export_says_how_to_use_it(cli, trained, tmp_path):
     _, *words = shlex.split(commands["Ask it"])
     assert cli(*words).status == 0
     machine = cli("export", trained, "--to", base, "--keep-seen", "--json").json
-    assert list(machine) == ["run", "export", "version", "k", "keep_seen", "seconds"]
+    names = ["run", "export", "version", "k", "keep_seen", "index", "parts", "seconds"]
+    assert list(machine) == names
     assert machine["export"] == str(base / "2")
     assert (machine["version"], machine["k"], machine["keep_seen"]) == (2, 100, True)
 

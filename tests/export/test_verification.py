@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfrs_selfattn.export import ExportError, verification
 from tfrs_selfattn.export.live import Live
+from tfrs_selfattn.export.requests import sample
 
 HISTORIES = [["item 1"], ["item 3", "a\tb"], []]
 
@@ -15,7 +16,7 @@ HISTORIES = [["item 1"], ["item 3", "a\tb"], []]
 @pytest.fixture
 def live(model, tiny):
     candidates = model.candidate_tower.catalogue().numpy()
-    return Live(model, tiny.IDS, tiny.COUNTS, candidates, False)
+    return Live(model, tiny.IDS, tiny.COUNTS, candidates)
 
 
 @pytest.fixture
@@ -30,13 +31,16 @@ def verify(monkeypatch, signatures, live, tmp_path, tiny):
             return answers
 
         monkeypatch.setattr(verification, "ask", ask)
-        return verification.verify(tmp_path, tmp_path, live, HISTORIES)
+        samples = [sample(history) for history in HISTORIES]
+        return verification.verify(
+            tmp_path, tmp_path, live, list(signatures), samples=samples
+        )
 
     return verify
 
 
 def test_a_good_export_passes(verify):
-    assert verify(lambda signature, outputs: None) == len(HISTORIES)
+    assert verify(lambda signature, outputs: None) == (len(HISTORIES), 1.0)
 
 
 RANKED = ("serving_default", "recommend_excluding", "recommend_among", "tf_example")
@@ -106,7 +110,9 @@ def test_items_of_the_same_score_may_change_places_but_not_repeat(
     def ask(folder, scratch, requests):
         signatures = tf.saved_model.load(str(folder)).signatures
         answers = list(tiny.answers_in_text(signatures, requests))
-        answers[0]["ids"][0] = answers[0]["ids"][0][places]
+        for request, outputs in zip(requests, answers, strict=True):
+            if request.signature == "serving_default":
+                outputs["ids"][0] = outputs["ids"][0][places]
         return answers
 
     monkeypatch.setattr(verification, "ask", ask)
@@ -149,11 +155,13 @@ def test_an_export_that_cannot_be_loaded_is_not_published(tiny, tmp_path, monkey
 
 def test_the_samples_try_what_may_go_wrong(live, tiny):
     samples = live.samples()
-    known = [live.rows(history) for history in samples]
+    histories = [sample.history for sample in samples]
+    known = [live.rows(history) for history in histories]
     assert samples == live.samples()
-    assert [] in samples
+    assert [] in histories
     assert any(
-        history and not rows for history, rows in zip(samples, known, strict=True)
+        history and not rows for history, rows in zip(histories, known, strict=True)
     )
-    assert any("" in history for history in samples)
+    assert any("" in history for history in histories)
     assert any(len(rows) > tiny.MAX_LENGTH for rows in known)
+    assert any(list(s.timestamps) != sorted(s.timestamps) for s in samples)

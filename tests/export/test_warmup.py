@@ -58,16 +58,21 @@ def test_the_export_answers_every_record(records, signatures):
 
 
 def test_what_is_encoded_is_decoded():
-    inputs = {"a": tf.constant([["x", b"\xff", ""]]), "b": tf.zeros([0, 3], tf.string)}
+    inputs = {
+        "a": np.array([[b"x", b"\xff", b""]], object),
+        "b": np.zeros([0, 3], object),
+        "c": np.array([[1, -(2**62)]]),
+        "d": np.array([0.5, -1.25], np.float32),
+    }
     signature, decoded = prediction_log.decode(prediction_log.encode("m", "s", inputs))
     assert signature == "s"
     for name, tensor in inputs.items():
         np.testing.assert_array_equal(decoded[name], tensor)
-        assert decoded[name].dtype == tensor.dtype
+        assert decoded[name].dtype == tf.as_dtype(tensor.dtype)
 
 
 def test_records_are_the_bytes_that_the_public_protos_prescribe():
-    record = prediction_log.encode("m", "s", {"x": tf.constant(["y"])})
+    record = prediction_log.encode("m", "s", {"x": np.array([b"y"], object)})
     tensor = tf.make_tensor_proto(tf.constant(["y"])).SerializeToString()
 
     def field(number, payload):  # a length-delimited field of less than 128 bytes

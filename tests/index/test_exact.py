@@ -318,8 +318,8 @@ def test_errors_of_index_from_dataset():
 def test_errors_of_queries(pantry):
     with pytest.raises(ValueError, match=r"embeddings \[queries, 1\].*\(2, 3\)"):
         pantry(tf.zeros([2, 3]))
-    with pytest.raises(ValueError, match=r"embeddings \[queries, 1\].*\(1, 2, 1\)"):
-        pantry(tf.zeros([1, 2, 1]))
+    with pytest.raises(ValueError, match=r"embeddings \[queries, 1\].*\(1, 2, 2\)"):
+        pantry(tf.zeros([1, 2, 2]))
     with pytest.raises(ValueError, match=r"which are string. Received: int32"):
         pantry.query_with_exclusions(tf.ones([1, 1]), tf.constant([[1]]))
     with pytest.raises(ValueError, match=r"`k` must be a positive integer"):

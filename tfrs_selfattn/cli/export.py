@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfrs_selfattn import InputError
+
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Export
@@ -22,6 +24,31 @@ def export(
     k: Annotated[int, typer.Option(min=1, help="Items in every answer.")] = 100,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Recommend items of the history too.")
+    ] = False,
+    index: Annotated[
+        str, typer.Option(help="exact, or partitioned for a large catalogue.")
+    ] = "exact",
+    xla: Annotated[
+        bool,
+        typer.Option(
+            "--xla",
+            help="Let XLA compile a partitioned index, for a server that runs with "
+            "--xla_cpu_compilation_enabled.",
+        ),
+    ] = False,
+    query_only: Annotated[
+        bool,
+        typer.Option(
+            "--query-only", help="The query tower alone: a history in, a vector out."
+        ),
+    ] = False,
+    index_only: Annotated[
+        bool,
+        typer.Option(
+            "--index-only",
+            help="The items alone: a vector in, ids out. All vectors in "
+            "assets.extra/embeddings.parquet too.",
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
@@ -41,17 +68,32 @@ def export(
     from tfrs_selfattn.cli._steps import load_best
 
     report = Report(as_json)
+    if query_only and index_only:
+        raise InputError(
+            "At most one of --query-only and --index-only may be given. Received: "
+            "both. Leave out both to export tower and index together."
+        )
+    parts = "query" if query_only else "index" if index_only else "all"
     folder = training.RunFolder.open(run)
     with report.working():
         model = load_best(report, folder)
-        done = export_run(report, folder, model, to, k=k, keep_seen=keep_seen)
+        done = export_run(
+            report,
+            folder,
+            model,
+            to,
+            k=k,
+            keep_seen=keep_seen,
+            index=index,
+            xla=xla,
+            parts=parts,
+        )
     report.say()
-    report.commands(
-        {
-            "Ask it": shell("tfrs-selfattn", "recommend", to, "--history", "ID,ID"),
-            "Serve it": serve_command(to),
-        }
-    )
+    commands = {"Serve it": serve_command(to)}
+    if parts == "all":
+        ask = shell("tfrs-selfattn", "recommend", to, "--history", "ID,ID")
+        commands = {"Ask it": ask, **commands}
+    report.commands(commands)
     report.result(
         {
             "run": str(run),
@@ -59,6 +101,8 @@ def export(
             "version": done.version,
             "k": k,
             "keep_seen": keep_seen,
+            "index": index,
+            "parts": parts,
             "seconds": round(done.seconds, 1),
         }
     )
@@ -72,6 +116,9 @@ def export_run(
     *,
     k: int,
     keep_seen: bool = False,
+    index: str = "exact",
+    xla: bool = False,
+    parts: str = "all",
 ) -> Export:
     """Exports the model of a run folder, checked in a process of its own."""
     from tfrs_selfattn.export import export_recommender
@@ -84,6 +131,9 @@ def export_run(
             vocabulary=folder.vocabulary(),
             k=k,
             keep_seen=keep_seen,
+            index=index,
+            xla=xla,
+            parts=parts,
             titles=folder.titles(),
             metrics={name: metrics.get(name) for name in ("validation", "test")},
             source={"run": folder.path.name, "data": folder.config.data.fingerprint},
@@ -92,6 +142,9 @@ def export_run(
         f"Exported version {done.version} to {done.path}: answers in a process with "
         "TensorFlow alone equal the trained model's"
     )
+    if index != "exact" and parts != "query":
+        recall = done.manifest["index"]["recall"]
+        report.say(f"  of the right items, the index found {recall:.1%} in the samples")
     return done
 
 

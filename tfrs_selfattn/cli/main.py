@@ -14,6 +14,7 @@ from tfrs_selfattn.cli.evaluate import evaluate
 from tfrs_selfattn.cli.export import export
 from tfrs_selfattn.cli.quickstart import quickstart
 from tfrs_selfattn.cli.recommend import recommend
+from tfrs_selfattn.cli.refresh import refresh
 from tfrs_selfattn.cli.train import train
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help keeps the line breaks of examples
 )
-for command in (quickstart, train, evaluate, export, recommend):
+for command in (quickstart, train, evaluate, export, refresh, recommend):
     app.command()(command)
 
 

@@ -1,13 +1,15 @@
-"""`tfrs-selfattn recommend`: asks an exported SavedModel, and nothing else."""
+"""`tfrs-selfattn recommend`: asks an exported SavedModel, or a server that has it."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tfrs_selfattn import InputError
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
@@ -15,18 +17,37 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    base: Annotated[Path, typer.Argument(help="Folder given to `export --to`.")],
+    base: Annotated[
+        Path | None, typer.Argument(help="Folder given to `export --to`.")
+    ] = None,
     history: Annotated[
         str,
         typer.Option(
             help="Item ids, oldest first, separated by commas; quote an id that holds "
             "one: '\"a,b\",c'."
         ),
-    ],
+    ] = ...,  # type: ignore[assignment]
     exclude: Annotated[
         str, typer.Option(help="Item ids to leave out, separated by commas.")
     ] = "",
+    times: Annotated[
+        str,
+        typer.Option(
+            help="Unix times of the history's items, for a time-aware model; the "
+            "request is made now."
+        ),
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, help="Print at most so many.")] = 10,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask a model server in place of a folder: HOST:PORT for gRPC, "
+            "http://HOST:PORT for REST."
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="The model's name on the server.")
+    ] = "recommender",
     items: Annotated[
         Path | None,
         typer.Option(help="File with titles, in place of those in the export."),
@@ -41,7 +62,7 @@ def recommend(
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Recommend the next items for a history, from an export alone.
+    """Recommend the next items, from an export or from a server.
 
     Ids that the model does not know are passed over; when it knows none of them, the
     answer is the most popular items.
@@ -49,23 +70,46 @@ def recommend(
     \b
     Example:
         tfrs-selfattn recommend models/films --history "50,172,181"
+        tfrs-selfattn recommend --server localhost:8500 --history "50,172,181"
     """
     from tfrs_selfattn.cli._report import Report
-    from tfrs_selfattn.cli._tensorflow import start_tensorflow
     from tfrs_selfattn.data import read_titles
 
+    if (base is None) == (server is None):
+        raise InputError(
+            "One of the folder of an export and --server must be given. Received: "
+            f"{'neither' if base is None else 'both'}. Name the one to ask."
+        )
     report = Report(as_json)
-    titles = None
+    titles: dict[str, str] = {}
     if items is not None:
         titles = read_titles(items, item_column=item_column, title_column=title_column)
+    past, left_out = split_ids(history), split_ids(exclude)
+    given: dict[str, Any] = {"timestamps": [_times(times)]} if times else {}
+    if server is not None:
+        _ask_server(report, server, model, past, left_out, given, titles, limit)
+    else:
+        _ask_export(report, base, past, left_out, given, titles, limit)
+
+
+def _ask_export(
+    report: Report,
+    base: Path | None,
+    past: list[str],
+    left_out: list[str],
+    times: dict[str, Any],
+    titles: dict[str, str],
+    limit: int,
+) -> None:
+    from tfrs_selfattn.cli._tensorflow import start_tensorflow
+
     with report.working():
         with report.waiting("Loading the export"):
             start_tensorflow()
             from tfrs_selfattn.export import load_recommender
 
-            recommender = load_recommender(base, titles=titles)
-        past = split_ids(history)
-        answers = recommender.recommend([past], exclude=[split_ids(exclude)])[0][:limit]
+            recommender = load_recommender(str(base), titles=titles)
+        answers = recommender.recommend([past], [left_out], **times)[0][:limit]
         print_answer(report, recommender, past, answers)
     unknown = recommender.unknown(past)
     report.result(
@@ -81,10 +125,53 @@ def recommend(
     )
 
 
+def _ask_server(
+    report: Report,
+    server: str,
+    model: str,
+    past: list[str],
+    left_out: list[str],
+    times: dict[str, Any],
+    titles: dict[str, str],
+    limit: int,
+) -> None:
+    from tfrs_selfattn.client import connect
+
+    with connect(server, model=model) as client:
+        (answer,) = client.recommend([past], exclude=[left_out], **times)
+    items = answer.items[:limit]
+    if answer.version is not None:
+        report.say(f"Version {answer.version} of {model} answers")
+    report.table(
+        ("recommended", "title", "score"),
+        [(item.id, titles.get(item.id, ""), f"{item.score:.3f}") for item in items],
+    )
+    report.result(
+        {
+            "history": past,
+            "version": answer.version,
+            "recommendations": [
+                {"id": item.id, "score": item.score, "title": titles.get(item.id)}
+                for item in items
+            ],
+        }
+    )
+
+
 def split_ids(text: str) -> list[str]:
     """Splits ids at commas, as a line of CSV, and drops the blanks around them."""
     row: list[str] = next(csv.reader([text], skipinitialspace=True), [])
     return [item.strip() for item in row if item.strip()]
+
+
+def _times(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(
+            "--times must hold Unix seconds, whole numbers between commas. Received: "
+            f"{text!r}. Give one for each item of --history."
+        ) from None
 
 
 def print_answer(

@@ -68,6 +68,8 @@ class CorpusTopK(keras.layers.Layer):  # type: ignore[misc]
             _MeanWithNews(self._refresh_at_reset, f"{name}/{_accuracy_name(k)}")
             for k in self.ks
         ]
+        # Nothing to build: Keras 3 would warn about a model that holds it.
+        self.built = True
 
     def refresh(self) -> None:
         """Embeds the corpus with the model as it is now."""

@@ -1,7 +1,7 @@
 """From a trained model to the folder that TensorFlow Serving watches, and back.
 
 `export_recommender` needs TensorFlow Recommenders, hence legacy Keras.
-`load_recommender` needs TensorFlow only, whatever its Keras.
+`load_recommender` and `refresh_recommender` need TensorFlow only, whatever its Keras.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
-    "Export": "saved_model",
+    "Export": "writing",
     "ExportError": "reload",
+    "NewItems": "new_items",
     "Recommendation": "recommender",
     "Recommender": "recommender",
+    "Refresh": "refresh",
     "export_recommender": "saved_model",
     "load_recommender": "recommender",
+    "read_new_items": "new_items",
+    "refresh_recommender": "refresh",
 }
 
 __all__ = list(_EXPORTS)

@@ -16,8 +16,10 @@ import tensorflow as tf
 
 
 def _to_tensor(values: dict[str, Any]) -> tf.Tensor:
-    flat = [text.encode("latin-1") for text in values["flat"]]
-    return tf.reshape(tf.constant(flat, tf.string), values["shape"])
+    flat = values["flat"]
+    if values["dtype"] == "string":
+        flat = [text.encode("latin-1") for text in flat]
+    return tf.constant(flat, values["dtype"], shape=values["shape"])
 
 
 def _from_tensor(tensor: tf.Tensor) -> dict[str, Any]:

@@ -32,7 +32,11 @@ def candidates_of(model: Any, num_items: int) -> npt.NDArray[np.float32]:
                 f"without `{part}`. Compose one from your towers."
             )
     # Layers that make their variables when first called must not do so in a graph.
-    model.query_tower(tf.zeros([1, 1], tf.int32), training=False)
+    times = {}
+    if getattr(model.query_tower, "time_aware", False):
+        nothing = tf.zeros([1, 1], tf.int64)
+        times = {"timestamps": nothing, "request_time": nothing[0]}
+    model.query_tower(tf.zeros([1, 1], tf.int32), training=False, **times)
     candidates: npt.NDArray[np.float32] = model.candidate_tower.catalogue().numpy()
     if len(candidates) != num_items:
         raise InputError(
@@ -50,8 +54,8 @@ def candidates_of(model: Any, num_items: int) -> npt.NDArray[np.float32]:
     return candidates.astype(np.float32, copy=False)
 
 
-def encoded_ids(ids: Sequence[str]) -> npt.NDArray[np.object_]:
-    """The item ids in UTF-8; they must be distinct and fit on a line."""
+def checked_ids(ids: Sequence[str]) -> list[str]:
+    """The item ids; they must be distinct and fit on a line."""
     if not len(ids):
         raise InputError(
             "`vocabulary` must hold at least one item. Received: none. Check the "
@@ -73,4 +77,4 @@ def encoded_ids(ids: Sequence[str]) -> npt.NDArray[np.object_]:
                 "event log."
             )
         seen.add(item)
-    return np.array([item.encode() for item in ids], object)
+    return list(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn.export.popularity import log_shares
-
-Histories = Sequence[Sequence[str]]
+from tfrs_selfattn.export.requests import Sample, sample
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER} no such item"
 
@@ -22,15 +22,72 @@ _LOW_PRECISION_TOLERANCE = 3e-2
 _LOW_PRECISION = {"float16", "bfloat16"}
 
 
-class Live:
-    """The model in memory, and what else decides its answers.
+class Truth(abc.ABC):
+    """What an export must answer, worked out without it.
 
     Args:
-        model: `SequenceRetrieval`.
-        ids: list of N item ids.
+        ids: list of N item ids, those that may be answered.
         counts: int `[N]`, events of each item.
         candidates: float32 `[N, D]`.
         keep_seen: bool. Whether items of the history may be answered.
+        time_aware: bool. Whether the times of a sample count.
+    """
+
+    max_length = 20
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        counts: npt.NDArray[np.int64],
+        candidates: npt.NDArray[np.float32],
+        *,
+        keep_seen: bool,
+        time_aware: bool,
+    ) -> None:
+        self.ids = ids
+        self.candidates = candidates
+        self.keep_seen = keep_seen
+        self.time_aware = time_aware
+        self.popular = log_shares(counts)
+        self._row_of = {item: row for row, item in enumerate(ids)}
+
+    def rows(self, items: Sequence[str]) -> list[int]:
+        """The rows of the items that may be answered."""
+        return [self._row_of[item] for item in items if item in self._row_of]
+
+    def samples(self) -> list[Sample]:
+        """Histories that try what may go wrong, the same for the same items."""
+        draw = np.random.default_rng(0)
+        lengths = [self.max_length + 3, *draw.integers(1, self.max_length + 1, 8)]
+        drawn = [
+            [self.ids[row] for row in draw.integers(0, len(self.ids), size)]
+            for size in lengths
+        ]
+        odd: list[list[str]] = [[], [UNKNOWN], ["", self.ids[-1], UNKNOWN, ""]]
+        steps = [3600, 0, 1, -60, *[10 ** (place % 8) for place in range(8)]]
+        return [
+            sample(row, step) for row, step in zip([*odd, *drawn], steps, strict=True)
+        ]
+
+    @abc.abstractmethod
+    def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
+        """The queries `[n, D]` and the scores `[n, N]` of samples."""
+
+    def tolerance(self) -> float:
+        """How far an answer may be off, relative to the largest score."""
+        return _TOLERANCE
+
+
+class Live(Truth):
+    """The model in memory.
+
+    Args:
+        model: `SequenceRetrieval`.
+        ids: as in `Truth`, as all that follow.
+        counts: int `[N]`.
+        candidates: float32 `[N, D]`.
+        keep_seen: bool.
+        time_aware: bool.
     """
 
     def __init__(
@@ -39,50 +96,51 @@ class Live:
         ids: Sequence[str],
         counts: npt.NDArray[np.int64],
         candidates: npt.NDArray[np.float32],
-        keep_seen: bool,
+        *,
+        keep_seen: bool = False,
+        time_aware: bool = False,
     ) -> None:
-        self.ids = ids
-        self.candidates = candidates
-        self.keep_seen = keep_seen
+        super().__init__(
+            ids, counts, candidates, keep_seen=keep_seen, time_aware=time_aware
+        )
         self._model = model
-        self._popular = log_shares(counts)
-        self._row_of = {item: row for row, item in enumerate(ids)}
+        self.max_length = int(getattr(model.query_tower, "max_length", 20))
 
-    def rows(self, items: Sequence[str]) -> list[int]:
-        """The rows of the items that are known."""
-        return [self._row_of[item] for item in items if item in self._row_of]
-
-    def samples(self) -> list[list[str]]:
-        """Histories that try what may go wrong, the same for the same vocabulary."""
-        draw = np.random.default_rng(0)
-        length = int(getattr(self._model.query_tower, "max_length", 20))
-        lengths = [length + 3, *draw.integers(1, length + 1, 8)]
-        drawn = [
-            [self.ids[row] for row in draw.integers(0, len(self.ids), size)]
-            for size in lengths
-        ]
-        return [[], [UNKNOWN], ["", self.ids[-1], UNKNOWN, ""], *drawn]
-
-    def encode(self, histories: Histories) -> tuple[npt.NDArray[Any], ...]:
-        """The queries `[n, D]` and the scores `[n, N]` of histories."""
-        width = max([1, *(len(history) for history in histories)])
-        indices = np.zeros([len(histories), width], np.int32)
-        for number, history in enumerate(histories):
-            rows = self.rows(history)
-            indices[number, : len(rows)] = np.add(rows, 1)
+    def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
+        rows, times = [], []
+        for history, timestamps, _ in samples:
+            known = [place for place, item in enumerate(history) if self.rows([item])]
+            rows.append([self.rows([history[place]])[0] + 1 for place in known])
+            times.append([timestamps[place] for place in known])
+        width = max(1, *(len(row) for row in rows)) if rows else 1
+        indices = _widened(rows, width)
+        inputs: dict[str, tf.Tensor] = {}
+        if self.time_aware:
+            asked = np.array([sample.request_time for sample in samples], np.int64)
+            inputs = {
+                "timestamps": tf.constant(_widened(times, width)),
+                "request_time": tf.constant(asked),
+            }
+        history = tf.constant(indices, tf.int32)
         # The reloaded version runs there too; other devices may multiply less exactly.
         with tf.device("/CPU:0"):
-            queries = self._model.query_tower(tf.constant(indices), training=False)
-            scores = self._model.score(tf.constant(indices))
-        known = (indices > 0).any(axis=1, keepdims=True)
+            queries = self._model.query_tower(history, training=False, **inputs)
+            scores = self._model.score(history, **inputs)
+        some = (indices > 0).any(axis=1, keepdims=True)
         return (
-            np.where(known, queries.numpy(), 0.0),
-            np.where(known, scores.numpy(), self._popular),
+            np.where(some, queries.numpy(), 0.0),
+            np.where(some, scores.numpy(), self.popular),
         )
 
     def tolerance(self) -> float:
-        """How far an answer may be off, relative to the largest score."""
         layers = [self._model.query_tower, *self._model.query_tower.submodules]
         dtypes = {getattr(layer, "compute_dtype", None) for layer in layers}
         low = bool(dtypes & _LOW_PRECISION)
-        return _LOW_PRECISION_TOLERANCE if low else _TOLERANCE
+        return _LOW_PRECISION_TOLERANCE if low else super().tolerance()
+
+
+def _widened(rows: Sequence[Sequence[int]], width: int) -> npt.NDArray[np.int64]:
+    matrix = np.zeros([len(rows), width], np.int64)
+    for number, row in enumerate(rows):
+        matrix[number, : len(row)] = row
+    return matrix

@@ -8,16 +8,21 @@ does.
 - `created`: str, ISO 8601 in UTC.
 - `model`: `class`, `name` and `max_length` (items of a history that are used; null for
   a query tower without one) of the model.
-- `items`: int, N. `embedding_dim`: int, D. `k`: int, columns of an answer.
+- `parts`: `"all"`; `"query"`, the query tower alone; `"index"`, the items alone.
+- `time_aware`: bool, whether requests carry times.
+- `items`: int, N, those that may be answered. `known`: int, the ids that count in
+  histories. `embedding_dim`: int, D. `k`: int, columns of an answer.
 - `keep_seen`: bool, whether answers may hold items of the history.
 - `events`: int, the events behind the popularity of the items; 0 if not known.
-- `index`: `kind` (`"exact"`), and `checksum`, `"sha256:"` and the hash of the
-  candidates as a little-endian float32 matrix `[N, D]` in C order.
+- `index`: `kind` (`"exact"` or `"partitioned"`), `settings` of a partitioned one,
+  `recall` in the verification (null without one), and `checksum`, `"sha256:"` and the
+  hash of the candidates as a little-endian float32 matrix `[N, D]` in C order.
 - `signatures`: by name, `inputs` and `outputs`, by name, `dtype` and `shape` (null for
   a size that may vary).
 - `titles`: int, the items that have one in `assets.extra/titles.csv`; 0 without it.
 - `verified`: int, the histories whose answers were compared with the model's before the
   version got its name; 0 if that was switched off.
+- `refreshed_from`: int or null, the version that a refresh started from.
 - `metrics`, `source`: whatever the exporter was given, or null.
 - `packages`: versions, by name, of what wrote the export.
 """
@@ -78,7 +83,8 @@ def describe_signatures(functions: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(function: Any) -> dict[str, Any]:
     """A loaded signature takes its inputs by keyword, a traced function by place."""
     places, keywords = function.structured_input_signature
-    return {**{spec.name: spec for spec in places}, **keywords}
+    given = {spec.name: spec for spec in places if spec is not None}
+    return {**given, **keywords}
 
 
 def _describe(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class Popularity(tf.Module):  # type: ignore[misc]
     def __init__(self, counts: npt.ArrayLike) -> None:
         super().__init__(name="popularity")
         shares = log_shares(counts)
+        # Not read by the graph: a refresh goes on from them.
+        self.counts = tf.Variable(
+            np.asarray(counts, np.int64), trainable=False, name="counts"
+        )
         order = np.argsort(-shares, kind="stable").astype(np.int32)
         ranks = np.empty_like(order)
         ranks[order] = np.arange(len(order), dtype=np.int32)

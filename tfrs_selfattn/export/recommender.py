@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
+from tfrs_selfattn.client.calls import times_of
 from tfrs_selfattn.export import manifest, versions
 from tfrs_selfattn.export.requests import padded
 
@@ -49,11 +50,11 @@ class Recommender:
 
     def __init__(self, path: Path, titles: Mapping[str, str] | None = None) -> None:
         self.path = path
-        self.manifest: dict[str, Any] = _read_manifest(path)
+        self.manifest: dict[str, Any] = read_manifest(path)
         self.version = int(self.manifest["version"])
         self.k = int(self.manifest["k"])
         self.ids = _read_ids(path)
-        self.titles = {**_read_titles(path), **(titles or {})}
+        self.titles = {**read_titles(path), **(titles or {})}
         self._signatures = tf.saved_model.load(str(path)).signatures
 
     def unknown(self, history: Sequence[str]) -> list[str]:
@@ -71,6 +72,9 @@ class Recommender:
         self,
         histories: Sequence[Sequence[str]],
         exclude: Sequence[Sequence[str]] | None = None,
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
     ) -> list[list[Recommendation]]:
         """The best items for each history, best first, k at most.
 
@@ -78,11 +82,24 @@ class Recommender:
             histories: list of lists of item ids, oldest first. Unknown ids are passed
                 over.
             exclude: list of lists of item ids, one for each history, or None.
+            timestamps: list of lists of int, the Unix time of each item. For
+                time-aware models, which need them.
+            request_times: list of int, one for each history, or None for now.
         """
         _check_lists("histories", histories)
         if not len(histories):
             return []
         inputs = {"history": tf.constant(padded(histories), tf.string)}
+        times = times_of(histories, timestamps, request_times)
+        if self.manifest.get("time_aware"):
+            if times is None:
+                raise InputError(
+                    "`timestamps` must be given to a time-aware model. Received: none "
+                    f"for {self.path}. Pass the Unix time of each item."
+                )
+            moments = [*times.timestamps, [0] * max(map(len, histories))]
+            inputs["timestamps"] = tf.constant(padded(moments)[:-1], tf.int64)
+            inputs["request_time"] = tf.constant(times.request_times, tf.int64)
         if exclude is None:
             answer = self._signatures["serving_default"](**inputs)
         else:
@@ -125,7 +142,11 @@ def load_recommender(
     Raises:
         InputError: when there is no export.
     """
-    path = Path(base_or_version)
+    return Recommender(newest(Path(base_or_version)), titles)
+
+
+def newest(path: Path) -> Path:
+    """The highest version in a folder, or the folder if it is a version itself."""
     if not path.is_dir():
         raise InputError(
             "An export must be a folder. Received: "
@@ -141,14 +162,21 @@ def load_recommender(
                 "folder it was exported to."
             )
         path = versions.version_folder(path, found[-1]) or path
-    return Recommender(path, titles)
+    return path
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a version that holds the query tower and the index."""
     contents: dict[str, Any] = {}
     if (path / "saved_model.pb").exists():
         with contextlib.suppress(OSError, ValueError):
             contents = manifest.read(path)
+    if contents.get("parts", "all") != "all":
+        raise InputError(
+            "An export must hold the query tower and the index. Received: "
+            f"{path}, which holds parts={contents['parts']!r}. Export the run without "
+            "--query-only and --index-only."
+        )
     if not {"version", "k"} <= contents.keys():
         raise InputError(
             "An export must hold saved_model.pb and "
@@ -164,7 +192,8 @@ def _read_ids(path: Path) -> frozenset[str]:
     return frozenset(text.split("\n")) - {""}
 
 
-def _read_titles(path: Path) -> dict[str, str]:
+def read_titles(path: Path) -> dict[str, str]:
+    """The titles of a version, by id."""
     path = path / manifest.FOLDER / manifest.TITLES_FILE
     if not path.exists():
         return {}

@@ -56,14 +56,16 @@ def ask(
     ]
 
 
-def _to_json(inputs: dict[str, npt.NDArray[np.object_]]) -> dict[str, Any]:
-    return {
-        name: {
-            "shape": list(values.shape),
-            "flat": [value.decode("latin-1") for value in values.reshape(-1)],
-        }
-        for name, values in inputs.items()
-    }
+def _to_json(inputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    return {name: _array_to_json(values) for name, values in inputs.items()}
+
+
+def _array_to_json(values: npt.NDArray[Any]) -> dict[str, Any]:
+    flat = values.reshape(-1).tolist()
+    dtype = values.dtype.name
+    if values.dtype == object:
+        flat, dtype = [value.decode("latin-1") for value in flat], "string"
+    return {"shape": list(values.shape), "dtype": dtype, "flat": flat}
 
 
 def _from_json(values: dict[str, Any]) -> npt.NDArray[Any]:

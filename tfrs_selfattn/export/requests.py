@@ -6,7 +6,7 @@ export is verified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,82 +14,146 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfrs_selfattn.client.tensors import example
 from tfrs_selfattn.export import prediction_log
 
 # One request alone, and a batch as servers merge them.
-_WARMUP_BATCHES = (1, 32)
+WARMUP_BATCHES = (1, 32)
 _WARMUP_LENGTH = 50
+_A_TIME = 1_700_000_000
 
 
 class Request(NamedTuple):
-    """A question to a signature: its name and its string inputs, as arrays of bytes."""
+    """A question to a signature: its name and its inputs, bytes, int64 or float32."""
 
     signature: str
-    inputs: dict[str, npt.NDArray[np.object_]]
+    inputs: dict[str, npt.NDArray[Any]]
 
 
-def padded(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.object_]:
-    """Lists of ids as one matrix of bytes, padded with `""` on the right."""
+class Sample(NamedTuple):
+    """A history to ask about. The times are for time-aware models alone.
+
+    Args:
+        history: list of N item ids.
+        timestamps: list of N int.
+        request_time: int.
+    """
+
+    history: Sequence[str]
+    timestamps: Sequence[int]
+    request_time: int
+
+
+def sample(history: Sequence[str], step: int = 3600) -> Sample:
+    """A history with one event every `step` seconds, asked about as long after."""
+    times = [_A_TIME + step * place for place in range(len(history) + 1)]
+    return Sample(history, times[:-1], times[-1])
+
+
+def padded(rows: Sequence[Sequence[Any]]) -> npt.NDArray[Any]:
+    """Lists of ids or times as one matrix, padded with `""` or 0 on the right."""
     width = max((len(row) for row in rows), default=0)
-    matrix = np.full((len(rows), width), b"", object)
+    numbers = any(isinstance(value, int) for row in rows for value in row)
+    matrix = np.zeros((len(rows), width), np.int64)
+    if not numbers:
+        matrix = np.full((len(rows), width), b"", object)
     for number, row in enumerate(rows):
-        for place, item in enumerate(row):
-            matrix[number, place] = item.encode()
+        for place, value in enumerate(row):
+            matrix[number, place] = value if numbers else value.encode()
     return matrix
 
 
-def examples(**lists: Sequence[Sequence[str]]) -> npt.NDArray[np.object_]:
-    """Serialized tf.Examples, one a row, of lists of ids by feature."""
+def about(
+    samples: Sequence[Sample], *, time_aware: bool
+) -> dict[str, npt.NDArray[Any]]:
+    """The inputs that say what is asked about."""
+    inputs = {"history": padded([sample.history for sample in samples])}
+    if time_aware:
+        times = padded([sample.timestamps for sample in samples]).astype(np.int64)
+        inputs["timestamps"] = times.reshape(inputs["history"].shape)
+        asked = [sample.request_time for sample in samples]
+        inputs["request_time"] = np.array(asked, np.int64)
+    return inputs
 
-    def feature(row: Sequence[str]) -> Any:
-        values = tf.train.BytesList(value=[item.encode() for item in row])
-        return tf.train.Feature(bytes_list=values)
 
-    serialized = [
-        tf.train.Example(
-            features=tf.train.Features(
-                feature={
-                    name: feature(row) for name, row in zip(lists, rows, strict=True)
-                }
-            )
-        ).SerializeToString(deterministic=True)
-        for rows in zip(*lists.values(), strict=True)
-    ]
+def examples(
+    samples: Sequence[Sample], exclude: Sequence[Sequence[str]], *, time_aware: bool
+) -> npt.NDArray[np.object_]:
+    """The same as serialized tf.Examples, one a row."""
+    serialized = []
+    for row, left_out in zip(samples, exclude, strict=True):
+        ids = {
+            "history": [item.encode() for item in row.history],
+            "exclude": [item.encode() for item in left_out],
+        }
+        times = {"timestamps": row.timestamps, "request_time": [row.request_time]}
+        serialized.append(example(ids, times if time_aware else {}))
     return np.array(serialized, object)
 
 
-def warmup_requests(ids: Sequence[str]) -> list[Request]:
+def question(
+    signature: str,
+    samples: Sequence[Sample],
+    others: Sequence[Sequence[str]],
+    vectors: npt.NDArray[np.float32],
+    *,
+    time_aware: bool,
+) -> Request:
+    """A request to a signature.
+
+    Args:
+        signature: str.
+        samples: list of B samples.
+        others: list of B lists of ids, to exclude or to rank; the first of each stands
+            for the item of `embed_item`.
+        vectors: float32 `[B, D]`, queries for an index alone.
+        time_aware: bool. Whether the model takes times.
+    """
+    if signature == "tf_example":
+        serialized = examples(samples, others, time_aware=time_aware)
+        return Request(signature, {"examples": serialized})
+    if signature == "embed_item":
+        items = np.array([row[0].encode() for row in others], object)
+        return Request(signature, {"item": items})
+    if signature == "search":
+        inputs = {"embedding": vectors, "exclude": padded(others)}
+        return Request(signature, inputs)
+    inputs = about(samples, time_aware=time_aware)
+    if signature == "recommend_excluding":
+        inputs["exclude"] = padded(others)
+    elif signature == "recommend_among":
+        inputs["candidates"] = padded(others)
+    return Request(signature, inputs)
+
+
+def warmup_requests(
+    signatures: Iterable[str],
+    ids: Sequence[str],
+    width: int,
+    *,
+    sizes: Sequence[int] = WARMUP_BATCHES,
+    time_aware: bool,
+) -> list[Request]:
     """One request of each batch size to each signature, of the most popular items."""
-    requests = []
-    for size in _WARMUP_BATCHES:
-        histories = [list(ids[:_WARMUP_LENGTH])] * size
-        some = [list(ids[-_WARMUP_LENGTH:])] * size
-        history = padded(histories)
-        requests += [
-            Request("serving_default", {"history": history}),
-            Request(
-                "recommend_excluding", {"history": history, "exclude": padded(some)}
-            ),
-            Request(
-                "recommend_among", {"history": history, "candidates": padded(some)}
-            ),
-            Request(
-                "tf_example", {"examples": examples(history=histories, exclude=some)}
-            ),
-            Request("embed_query", {"history": history}),
-            Request("embed_item", {"item": history[:, 0]}),
-        ]
-    return requests
+    history = sample(list(ids[:_WARMUP_LENGTH]))
+    others = list(ids[-_WARMUP_LENGTH:])
+    return [
+        question(
+            signature,
+            [history] * size,
+            [others] * size,
+            np.ones([size, width], np.float32),
+            time_aware=time_aware,
+        )
+        for size in sizes
+        for signature in signatures
+    ]
 
 
 def write_warmup(path: Path, requests: Sequence[Request]) -> None:
     """Writes the records that TensorFlow Serving replays when it loads a model."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for request in requests:
-            tensors = {
-                name: tf.constant(values, tf.string)
-                for name, values in request.inputs.items()
-            }
             writer.write(
-                prediction_log.encode("recommender", request.signature, tensors)
+                prediction_log.encode("recommender", request.signature, request.inputs)
             )

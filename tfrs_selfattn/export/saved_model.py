@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import logging
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from tfrs_selfattn._checks import check_positive_int
+from tfrs_selfattn._checks import check_choice, check_positive_int
 from tfrs_selfattn._keras import require_legacy_keras
-from tfrs_selfattn.export import checks, manifest, requests, verification, versions
+from tfrs_selfattn.export import checks, manifest, versions
 from tfrs_selfattn.export.live import Live
-from tfrs_selfattn.export.signatures import Signatures
+from tfrs_selfattn.export.requests import sample
+from tfrs_selfattn.export.searching import as_index
+from tfrs_selfattn.export.signatures import shared
+from tfrs_selfattn.export.writing import PARTS, Export, Items, Settings, write
 
 require_legacy_keras("tfrs_selfattn.export.export_recommender")
-
-_VOCABULARY_FILE = "vocabulary.txt"
-_WARMUP_FILE = "tf_serving_warmup_requests"
-
-# Read by a server started with --enable_batching and
-# --enable_per_model_batching_parameters.
-_BATCHING = """\
-# A server's own padding repeats the first item of a history as if it were real, and
-# one empty history fails its whole batch. So requests merge only if equally wide;
-# send the signature tf_example, or pad to one width, where lengths differ.
-pad_variable_length_inputs: false
-max_batch_size { value: 256 }
-batch_timeout_micros { value: 0 }
-max_enqueued_batches { value: 100 }
-"""
-
-
-@dataclass(frozen=True)
-class Export:
-    """A version that was written.
-
-    Args:
-        path: `<base>/<version>`.
-        version: int.
-        seconds: float. How long it took.
-        verified: int. Histories that were asked of it and answered as by the model.
-        manifest: what `assets.extra/recommender.json` holds, see
-            `tfrs_selfattn.export.manifest`.
-    """
-
-    path: Path
-    version: int
-    seconds: float
-    verified: int
-    manifest: dict[str, Any]
 
 
 def export_recommender(
@@ -67,6 +29,9 @@ def export_recommender(
     k: int = 100,
     version: int | None = None,
     keep_seen: bool = False,
+    index: Any = "exact",
+    xla: bool = False,
+    parts: str = "all",
     titles: Mapping[str, str] | None = None,
     metrics: Any = None,
     source: Any = None,
@@ -75,8 +40,8 @@ def export_recommender(
 ) -> Export:
     """Exports a retrieval model as `<base>/<version>/`, raw item ids in and out.
 
-    The SavedModel holds the query tower, the vocabulary, an exact index and the
-    popularity of the items, in stock TensorFlow operations. Its signatures are those of
+    The SavedModel holds the query tower, the vocabulary, an index and the popularity
+    of the items, in stock TensorFlow operations. Its signatures are those of
     `tfrs_selfattn.export.signatures`. The model needs no call before, and neither its
     optimizer nor its loss or metrics are saved.
 
@@ -94,6 +59,15 @@ def export_recommender(
             `100`.
         version: int or None. None takes the highest version plus 1. Defaults to `None`.
         keep_seen: bool. Answer with items of the history too. Defaults to `False`.
+        index: str or `PartitionedTopK`. `"exact"` scores every item; `"partitioned"`
+            looks at the most promising ones, for large catalogues. A layer lends its
+            settings, such as those that `tune` found. Defaults to `"exact"`.
+        xla: bool. Let XLA compile the search of a partitioned index: faster, and only
+            for a server with `--xla_cpu_compilation_enabled`. Defaults to `False`.
+        parts: str. `"all"`; `"query"` for the query tower alone, with the signature
+            `embed_query`; `"index"` for the items alone, with `search` and
+            `embed_item`, and all vectors in `assets.extra/embeddings.parquet`.
+            Defaults to `"all"`.
         titles: mapping from item id to title, or None. Written for people to read; the
             model does not use them. Defaults to `None`.
         metrics: what JSON can hold. Written to `recommender.json`. Defaults to `None`.
@@ -122,99 +96,65 @@ def export_recommender(
     >>> [item.id for item in load_recommender(base).recommend([[]])[0]]
     ['tea', 'milk', 'salt']
     """
-    started = time.perf_counter()
     k = check_positive_int("k", k)
     base = Path(base)
     version = versions.check_new_version(base, version)
     manifest.check_json(metrics=metrics, source=source)
-    ids = checks.encoded_ids(vocabulary.ids)
+    ids = checks.checked_ids(vocabulary.ids)
     candidates = checks.candidates_of(model, len(ids))
-
-    with versions.staging(base) as scratch:
-        staged = scratch / "version"
-        vocabulary_file = scratch / _VOCABULARY_FILE
-        vocabulary_file.write_bytes(b"".join(name + b"\n" for name in ids))
-        module = Signatures(
-            lambda history: model.query_tower(history, training=False),
-            tf.constant(candidates),
+    time_aware = bool(getattr(model.query_tower, "time_aware", False))
+    settings = Settings(
+        k=k,
+        keep_seen=bool(keep_seen),
+        index=as_index(index, k=k, xla=xla),
+        parts=check_choice("parts", parts, PARTS),
+        time_aware=time_aware,
+    )
+    truth = None
+    if verify:
+        truth = Live(
+            model,
             ids,
             vocabulary.counts,
-            vocabulary_file,
-            k=k,
-            keep_seen=keep_seen,
+            candidates,
+            keep_seen=settings.keep_seen,
+            time_aware=time_aware,
         )
-        functions = module.concrete_functions()
-        with _quiet():
-            tf.saved_model.save(module, str(staged), signatures=functions)
-        (staged / "batching_params.pbtxt").write_text(_BATCHING, encoding="utf-8")
-        extra = staged / manifest.FOLDER
-        extra.mkdir()
-        warmup = requests.warmup_requests(vocabulary.ids)
-        requests.write_warmup(extra / _WARMUP_FILE, warmup)
-        titled = _write_titles(extra, vocabulary.ids, titles)
-        verified = 0
-        if verify:
-            verified = verification.verify(
-                staged,
-                scratch,
-                Live(model, vocabulary.ids, vocabulary.counts, candidates, keep_seen),
-                sample_histories,
-                also=warmup,
-            )
-        contents: dict[str, Any] = {
-            "format": manifest.FORMAT,
-            "version": version,
-            "created": manifest.now(),
+    return write(
+        base,
+        version,
+        Items(
+            ids,
+            candidates,
+            np.asarray(vocabulary.counts, np.int64),
+            titles or {},
+            np.arange(1, len(ids) + 1, dtype=np.int32),
+        ),
+        settings,
+        encode_query=shared(_encoder(model.query_tower), time_aware=time_aware),
+        truth=truth,
+        samples=None if sample_histories is None else [*map(sample, sample_histories)],
+        about={
             "model": {
                 "class": type(model).__name__,
                 "name": getattr(model, "name", None),
                 "max_length": getattr(model.query_tower, "max_length", None),
             },
-            "items": len(ids),
-            "embedding_dim": int(candidates.shape[1]),
-            "k": k,
-            "keep_seen": bool(keep_seen),
-            "events": int(np.sum(vocabulary.counts)),
-            "index": {"kind": "exact", "checksum": manifest.checksum(candidates)},
-            "signatures": manifest.describe_signatures(functions),
-            "titles": titled,
-            "verified": verified,
+            "refreshed_from": None,
             "metrics": metrics,
             "source": source,
-            "packages": manifest.package_versions(),
-        }
-
-        def finish(number: int) -> None:
-            contents["version"] = number
-            manifest.write(staged, contents)
-
-        path, number = versions.publish(staged, base, version, finish)
-    seconds = time.perf_counter() - started
-    return Export(path, number, seconds, verified, contents)
+        },
+    )
 
 
-def _write_titles(
-    extra: Path, ids: Sequence[str], titles: Mapping[str, str] | None
-) -> int:
-    """Writes the titles of the items that have one; returns how many."""
-    rows = [(item, titles[item]) for item in ids if item in titles] if titles else []
-    if not rows:
-        return 0
-    path = extra / manifest.TITLES_FILE
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("item_id", "title"))
-        writer.writerows(rows)
-    return len(rows)
+def _encoder(tower: Any) -> Any:
+    """The tower as a plain function, of times too if it takes them."""
 
+    def encode(indices: Any, timestamps: Any = None, request_time: Any = None) -> Any:
+        if timestamps is None:
+            return tower(indices, training=False)
+        return tower(
+            indices, training=False, timestamps=timestamps, request_time=request_time
+        )
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back the note about assets: it names a folder that is soon gone."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return encode

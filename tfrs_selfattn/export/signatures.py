@@ -10,6 +10,11 @@ The names of signatures, inputs and outputs are fixed; clients depend on them.
 | `tf_example` | `examples` string [B]: `history`, `exclude` | same |
 | `embed_query` | `history` | `embedding` float32 [B, D] |
 | `embed_item` | `item` string [B] | `embedding` float32 [B, D] |
+| `search` | `embedding` float32 [B, D], `exclude` | `ids`, `scores` |
+
+A time-aware model takes `timestamps` int64 [B, T] and `request_time` int64 [B] beside
+`history`, and in the examples. An export holds all but `search`; one of the query tower
+alone holds `embed_query`, one of the index alone `search` and `embed_item`.
 
 Each row stands for itself. There is no assertion in the graph, since on a server one
 bad row would fail every request of its batch.
@@ -17,177 +22,231 @@ bad row would fail every request of its batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_selfattn.export.popularity import Popularity
-from tfrs_selfattn.export.tf_example import decode_examples
-from tfrs_selfattn.ops.top_k import LOWEST_SCORE, exact_search
+from tfrs_selfattn.export.catalogue import Catalogue, Names
+from tfrs_selfattn.export.searching import Search, rank_among, without
+from tfrs_selfattn.export.tf_example import decode_examples, like
+from tfrs_selfattn.ops.top_k import LOWEST_SCORE
 
-_IDS = tf.TensorSpec([None, None], tf.string)
-_ONE_A_ROW = tf.TensorSpec([None], tf.string)
+IDS = tf.TensorSpec([None, None], tf.string)
+_ONE_ID = tf.TensorSpec([None], tf.string)
+TIMES = {
+    "timestamps": tf.TensorSpec([None, None], tf.int64),
+    "request_time": tf.TensorSpec([None], tf.int64),
+}
+# Of the year 9999: differences of what lies between fit any arithmetic on them.
+_LATEST = 253_402_300_799
+
+# From tower indices int32 [B, T], and times for a time-aware tower, to queries [B, D].
+EncodeQuery: TypeAlias = Callable[..., tf.Tensor]
 
 
 class Signatures(tf.Module):  # type: ignore[misc]
     """The state of an exported recommender and the functions over it.
 
-    Holds candidates, identifiers and popularity as variables and the vocabulary as an
-    asset, so the graph is the same size for any catalogue. The query tower comes as a
-    plain function: tracked as a Keras model, it would bring its optimizer, its metrics
-    and the configuration of every layer into the SavedModel.
+    Candidates, identifiers and popularity are variables and the vocabulary is an asset,
+    so the graph is the same size for any catalogue. The query tower comes as a plain
+    function: tracked as a Keras model, it would bring its optimizer, its metrics and
+    the configuration of every layer into the SavedModel.
 
     Args:
-        encode_query: function from int32 `[B, T]` item indices to float32 `[B, D]`.
-        candidates: float32 `[N, D]`.
-        ids: string `[N]`, the identifiers of the candidates.
-        counts: int `[N]`, events of each item.
-        vocabulary_file: path of a file with the ids, one a line.
+        names: `Names`.
+        encode_query: function from tower indices, see `EncodeQuery`, or None for an
+            index alone.
+        catalogue: `Catalogue`, or None for a query tower alone.
+        search: function over the catalogue, see `searching.Search`, or None likewise.
         k: int. Columns of an answer.
         keep_seen: bool. Answer with items of the history too.
+        time_aware: bool. Whether the query tower takes times.
     """
 
     def __init__(
         self,
-        encode_query: Callable[[tf.Tensor], tf.Tensor],
-        candidates: tf.Tensor,
-        ids: npt.NDArray[np.object_],
-        counts: npt.ArrayLike,
-        vocabulary_file: str | os.PathLike[str],
+        names: Names,
         *,
+        encode_query: EncodeQuery | None,
+        catalogue: Catalogue | None,
+        search: Search | None,
         k: int,
         keep_seen: bool,
+        time_aware: bool,
     ) -> None:
         super().__init__(name="recommender")
-        # One function that every signature calls, not a copy of the tower in each.
-        # Hidden in a lambda, since a SavedModel lists the functions that it can see.
-        shared = _shared(encode_query)
-        self._encode_query: Callable[[tf.Tensor], tf.Tensor] = lambda rows: shared(rows)
+        self.names = names
+        self.catalogue: Any = catalogue
+        # A refresh takes it from here; the others are for the signatures alone. A
+        # SavedModel lists every function that it can see, but not inside a lambda.
+        self.encode_query: Any = encode_query
+        self._search: Any = None if search is None else lambda *given: search(*given)
         self._k = k
         self._keep_seen = keep_seen
-        self.candidates = tf.Variable(candidates, trainable=False, name="candidates")
-        # The identifier of row r lies at r + 1, since "" stands for row -1, nothing.
-        names = np.concatenate([np.array([b""], object), ids])
-        self.identifiers = tf.Variable(names, trainable=False, name="identifiers")
-        self.popularity = Popularity(counts)
-        self.rows = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
-                os.fspath(vocabulary_file),
-                key_dtype=tf.string,
-                key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
-                value_dtype=tf.int64,
-                value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            default_value=-1,
-        )
+        self._times = TIMES if time_aware else {}
 
     def concrete_functions(self) -> dict[str, Any]:
         """The functions to save, by signature, after tracking what they capture."""
-        functions = {
-            "serving_default": _traced(self._recommend, history=_IDS),
-            "recommend_excluding": _traced(
-                self._recommend_excluding, history=_IDS, exclude=_IDS
-            ),
-            "recommend_among": _traced(
-                self._recommend_among, history=_IDS, candidates=_IDS
-            ),
-            "tf_example": _traced(self._tf_example, examples=_ONE_A_ROW),
-            "embed_query": _traced(self._embed_query, history=_IDS),
-            "embed_item": _traced(self._embed_item, item=_ONE_A_ROW),
-        }
-        captured = {
-            variable.ref(): variable
-            for function in functions.values()
-            for variable in function.variables
-        }
+        functions = {}
+        if self.encode_query is not None:
+            functions["embed_query"] = _traced(
+                self._embed_query, history=IDS, **self._times
+            )
+        if self.catalogue is not None:
+            functions["embed_item"] = _traced(self._embed_item, item=_ONE_ID)
+            width = self.catalogue.candidates.shape[1]
+        if self.encode_query is not None and self.catalogue is not None:
+            asked = {"history": IDS, **self._times}
+            functions |= {
+                "serving_default": _traced(self._recommend, **asked),
+                "recommend_excluding": _traced(self._recommend, **asked, exclude=IDS),
+                "recommend_among": _traced(self._recommend, **asked, candidates=IDS),
+                "tf_example": _traced(self._tf_example, examples=_ONE_ID),
+            }
+        elif self.catalogue is not None:
+            functions["search"] = _traced(
+                self._search_by_vector,
+                embedding=tf.TensorSpec([None, width], tf.float32),
+                exclude=IDS,
+            )
+        self._track(functions.values())
+        return functions
+
+    def _track(self, functions: Any) -> None:
+        """Tracks the variables of the tower and of an index, in a stable order."""
+        captured = {v.ref(): v for function in functions for v in function.variables}
         for variable in self.variables:
             captured.pop(variable.ref(), None)
         self.query_tower = sorted(captured.values(), key=lambda variable: variable.name)
-        return functions
 
-    def _recommend(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._named(*self._answer(self._rows_of(history)))
-
-    def _recommend_excluding(
-        self, history: tf.Tensor, exclude: tf.Tensor
+    def _recommend(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+        exclude: tf.Tensor | None = None,
+        candidates: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        rows = self._rows_of(history)
-        return self._named(*self._answer(rows, excluded=self._rows_of(exclude)))
-
-    def _recommend_among(
-        self, history: tf.Tensor, candidates: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        rows = self._rows_of(history)
-        return self._named(*self._answer(rows, allowed=self._rows_of(candidates)))
+        places, queries = self._query(history, timestamps, request_time)
+        excluded = self._excluded(places, exclude)
+        allowed = None if candidates is None else self.names.rows_of(candidates)
+        return self._named(*self._answer(queries, places, excluded, allowed))
 
     def _tf_example(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        history, exclude, readable = decode_examples(examples)
-        scores, rows = self._answer(
-            self._rows_of(history), excluded=self._rows_of(exclude)
+        decoded = decode_examples(examples, with_times=bool(self._times))
+        places, queries = self._query(
+            decoded.history, decoded.timestamps, decoded.request_time
         )
-        readable = readable[:, tf.newaxis]
+        excluded = self._excluded(places, decoded.exclude)
+        scores, rows = self._answer(queries, places, excluded, None)
+        readable = decoded.readable[:, tf.newaxis]
         return self._named(
             tf.where(readable, scores, LOWEST_SCORE), tf.where(readable, rows, -1)
         )
 
-    def _embed_query(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = self._rows_of(history)
+    def _embed_query(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        places, queries = self._query(history, timestamps, request_time)
         # Zeros for an empty history, also from a tower that does otherwise.
-        known = tf.reduce_any(rows >= 0, axis=1, keepdims=True)
-        return {"embedding": tf.where(known, self._encode_query(rows + 1), 0.0)}
+        return {"embedding": tf.where(self._is_known(places), queries, 0.0)}
 
     def _embed_item(self, item: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = self._rows_of(item)
-        vectors = tf.gather(self.candidates, tf.maximum(rows, 0))
-        return {"embedding": tf.where(rows[:, tf.newaxis] >= 0, vectors, 0.0)}
+        return {"embedding": self.catalogue.vectors_of(self.names.rows_of(item))}
 
-    def _rows_of(self, ids: tf.Tensor) -> tf.Tensor:
-        """The row of each id in int32, -1 for padding and unknown ids."""
-        return tf.cast(self.rows.lookup(ids), tf.int32)
+    def _search_by_vector(
+        self, embedding: tf.Tensor, exclude: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        excluded = self.names.rows_of(exclude)
+        # The vector of a history without a known item, as `embed_query` gives it.
+        known = tf.reduce_any(embedding != 0, axis=1, keepdims=True)
+        return self._named(*self._best(embedding, known, excluded, None))
+
+    def _query(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None,
+        request_time: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The places `[B, T]` of a history and its query vectors `[B, D]`."""
+        places = self.names.find(history)
+        indices = tf.gather(self.names.tower_indices, places)
+        if not self._times:
+            return places, self.encode_query(indices)
+        timestamps = tf.clip_by_value(like(timestamps, history), 0, _LATEST)
+        request_time = tf.clip_by_value(request_time, 0, _LATEST)
+        return places, self.encode_query(indices, timestamps, request_time)
+
+    def _is_known(self, places: tf.Tensor) -> tf.Tensor:
+        indices = tf.gather(self.names.tower_indices, places)
+        return tf.reduce_any(indices > 0, axis=1, keepdims=True)
+
+    def _excluded(self, places: tf.Tensor, exclude: tf.Tensor | None) -> tf.Tensor:
+        """The rows `[B, E]` that must not be answered."""
+        seen = places[:, :0] if self._keep_seen else places
+        seen = tf.gather(self.names.rows, seen)
+        if exclude is None:
+            return seen
+        return tf.concat([seen, self.names.rows_of(exclude)], axis=1)
 
     def _answer(
         self,
-        history: tf.Tensor,
-        excluded: tf.Tensor | None = None,
-        allowed: tf.Tensor | None = None,
+        queries: tf.Tensor,
+        places: tf.Tensor,
+        excluded: tf.Tensor,
+        allowed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores `[B, k]` and rows `[B, k]`, from histories etc. given as rows."""
-        seen = history[:, :0] if self._keep_seen else history
-        left_out = seen if excluded is None else tf.concat([seen, excluded], axis=1)
-        scores, rows = exact_search(
-            self._encode_query(history + 1),
-            tf.convert_to_tensor(self.candidates),
-            self._k,
-            excluded=left_out,
-            allowed=allowed,
-        )
+        """Scores `[B, k]` and rows `[B, k]` for histories."""
+        return self._best(queries, self._is_known(places), excluded, allowed)
+
+    def _best(
+        self,
+        queries: tf.Tensor,
+        known: tf.Tensor,
+        excluded: tf.Tensor,
+        allowed: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The best rows for a query; the most popular where nothing is known."""
+        popularity, k = self.catalogue.popularity, self._k
         if allowed is None:
-            popular = self.popularity.top_k(self._k, left_out)
+            scores, rows = self._search(queries, excluded)
+            popular = popularity.top_k(k, excluded)
         else:
-            # Who has no known history has nothing to leave out either.
-            popular = self.popularity.top_k_among(self._k, allowed)
-        known = tf.reduce_any(history >= 0, axis=1, keepdims=True)
+            allowed = without(allowed, excluded)
+            candidates = tf.convert_to_tensor(self.catalogue.candidates)
+            scores, rows = rank_among(queries, candidates, allowed, k)
+            popular = popularity.top_k_among(k, allowed)
         return tf.where(known, scores, popular[0]), tf.where(known, rows, popular[1])
 
     def _named(self, scores: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         scores.set_shape([None, self._k])
         rows.set_shape([None, self._k])
-        return {"ids": tf.gather(self.identifiers, rows + 1), "scores": scores}
+        return {"ids": self.catalogue.names_of(rows), "scores": scores}
 
 
-def _shared(encode_query: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """Traces the tower, without AutoGraph if it can do without: 20 times faster."""
-    signature = [tf.TensorSpec([None, None], tf.int32)]
+def shared(encode_query: EncodeQuery, *, time_aware: bool) -> Any:
+    """One function that every signature calls, not a copy of the tower in each.
+
+    A concrete one, since any other would be wrapped once more by each refresh. Traces
+    without AutoGraph if the tower can do without: 20 times faster.
+    """
+    signature = [tf.TensorSpec([None, None], tf.int32, name="indices")]
+    if time_aware:
+        signature += [
+            tf.TensorSpec(spec.shape, spec.dtype, name=name)
+            for name, spec in TIMES.items()
+        ]
     try:
         plain = tf.function(encode_query, input_signature=signature, autograph=False)
-        plain.get_concrete_function()
+        return plain.get_concrete_function()
     except tf.errors.OperatorNotAllowedInGraphError:  # a Python `if` on a tensor
-        return tf.function(encode_query, input_signature=signature)
-    return plain
+        return tf.function(
+            encode_query, input_signature=signature
+        ).get_concrete_function()
 
 
 def _traced(function: Callable[..., Any], **inputs: tf.TensorSpec) -> Any:

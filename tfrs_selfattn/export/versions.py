@@ -114,6 +114,21 @@ def publish(
             return target, number
 
 
+def prune(base: Path, keep: int, newest: int) -> list[int]:
+    """Removes all versions but the `keep` highest; returns the removed, ascending.
+
+    Each loses its name by one rename before its files go, so that a server sees it
+    whole or not at all. The version `newest` stays, whatever its number.
+    """
+    pruned = [number for number in versions(base)[:-keep] if number != newest]
+    with staging(base) as folder:
+        for number in pruned:
+            path = version_folder(base, number)
+            if path is not None:
+                path.rename(folder / path.name)
+    return pruned
+
+
 def _claim(base: Path) -> tuple[Path, IO[str]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))

@@ -1,14 +1,18 @@
 """Retrieval indexes: TensorFlow Recommenders `TopK` layers in stock TensorFlow ops.
 
 The classes here are Keras models of legacy Keras. What they compute is in
-`tfrs_selfattn.ops.top_k`, which works without TensorFlow Recommenders too.
+`tfrs_selfattn.ops`, in `top_k` and `leaf_search`, which work without TensorFlow
+Recommenders too.
 """
 
 from __future__ import annotations
 
 from tfrs_selfattn._lazy import lazy_exports
 
-_EXPORTS = {"ExactTopK": "exact"}
+_EXPORTS = {
+    "ExactTopK": "exact",
+    "PartitionedTopK": "partitioned",
+}
 
 __all__ = sorted(_EXPORTS)
 

@@ -1,32 +1,24 @@
 """Exact retrieval as a TensorFlow Recommenders `TopK` layer.
 
-The search itself is `tfrs_selfattn.ops.top_k.exact_search`; this file gives it
-variables, identifiers, a query model and the ways Keras saves a model.
+The search itself is `tfrs_selfattn.ops.top_k.exact_search`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
-
-import numpy as np
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_positive_int
-from tfrs_selfattn._keras import keras, register, require_legacy_keras
+from tfrs_selfattn._keras import register, require_legacy_keras
 
 require_legacy_keras("tfrs_selfattn.index.ExactTopK")
 
-from tensorflow_recommenders.layers import factorized_top_k  # noqa: E402
-
 from tfrs_selfattn.index import identifiers as naming  # noqa: E402
+from tfrs_selfattn.index import sources  # noqa: E402
+from tfrs_selfattn.index._base import CandidateIndex  # noqa: E402
 from tfrs_selfattn.ops.top_k import exact_search  # noqa: E402
-
-Queries: TypeAlias = "tf.Tensor | Mapping[str, tf.Tensor]"
 
 
 @register
-class ExactTopK(factorized_top_k.TopK):  # type: ignore[misc]
+class ExactTopK(CandidateIndex):
     """Finds the candidates with the highest dot product, by looking at all of them.
 
     Takes the place of `tfrs.layers.factorized_top_k.BruteForce`: the same methods, the
@@ -42,10 +34,13 @@ class ExactTopK(factorized_top_k.TopK):  # type: ignore[misc]
         query_model: Keras model or None. Turns raw query features into query
             embeddings. Defaults to `None`: queries are embeddings.
         k: int. Number of candidates to answer with. Defaults to `10`.
+        distance_measure: `"dot_product"` or `"cosine"`, the product of vectors scaled
+            to length 1 (zeros stay zeros). Defaults to `"dot_product"`.
         name: str or None. Name of the layer. Defaults to `None`.
 
     Call arguments:
-        queries: float `[B, D]`, or whatever `query_model` takes.
+        queries: float `[B, D]`, or `[B, K, D]`: K interests of a user, of which each
+            candidate counts the one it fits best; or whatever `query_model` takes.
         k: int or None. Replaces the `k` of the constructor, for this call.
 
     Returns:
@@ -70,256 +65,40 @@ class ExactTopK(factorized_top_k.TopK):  # type: ignore[misc]
     the dtype of the candidates.
     """
 
-    def __init__(
-        self, query_model: Any = None, k: int = 10, name: str | None = None
-    ) -> None:
-        super().__init__(k=check_positive_int("k", k), name=name)
-        self.query_model = query_model
-        self._candidates: tf.Variable | None = None
-        self._identifiers: tf.Variable | None = None
-        self._keys: tf.Variable | None = None
-        self._rows: tf.Variable | None = None
-
-    def index(
-        self, candidates: tf.Tensor, identifiers: tf.Tensor | None = None
-    ) -> ExactTopK:
-        """Takes in the candidates, in place of any it held before.
-
-        Args:
-            candidates: float `[N, D]`, finite; stored as float32.
-            identifiers: string, int32 or int64 `[N]`, unique. Defaults to 0..N-1.
-
-        Returns:
-            The index itself.
-        """
-        candidates = _checked_candidates(candidates)
-        num_candidates = candidates.shape[0]
-        if identifiers is None:
-            identifiers = tf.range(num_candidates)
-        identifiers = _checked_identifiers(identifiers, num_candidates)
-        keys, rows = naming.sorted_keys(identifiers)
-        self._allocate(num_candidates, candidates.shape[1], identifiers.dtype)
-        for variable, value in (
-            (self._candidates, candidates),
-            (self._identifiers, identifiers),
-            (self._keys, keys),
-            (self._rows, rows),
-        ):
-            variable.assign(value)  # type: ignore[union-attr]
-        if self.query_model is None:
-            # Keras learns the input from a first call, and cannot save without it.
-            self(tf.zeros([1, candidates.shape[1]]))
-        return self
-
-    def index_from_dataset(self, candidates: tf.data.Dataset) -> ExactTopK:
-        """Takes in the candidates of a dataset, in place of any it held before.
-
-        Args:
-            candidates: dataset of batches, each float `[batch, D]`, or a pair of
-                identifiers `[batch]` and that.
-
-        Returns:
-            The index itself.
-        """
-        batches = list(candidates)
-        if not batches:
-            raise ValueError(
-                "`candidates` must yield at least one batch of candidates. Received: "
-                "an empty dataset. Check the dataset, or whether it was used up."
-            )
-        if not isinstance(candidates.element_spec, tuple):
-            return self.index(tf.concat(batches, axis=0))
-        if len(candidates.element_spec) != 2:
-            raise ValueError(
-                "`candidates` must yield embeddings or pairs (identifiers, embeddings)."
-                f" Received: {candidates.element_spec}. Map the dataset to such pairs."
-            )
-        identifiers, embeddings = zip(*batches, strict=True)
-        return self.index(tf.concat(embeddings, axis=0), tf.concat(identifiers, axis=0))
-
-    def call(
-        self, queries: Queries, k: int | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._search(queries, None, k)
-
-    # A function of its own, as in TFRS, so that a SavedModel can carry it.
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def query_with_exclusions(
-        self, queries: Queries, exclusions: tf.Tensor, k: int | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The answer without some candidates, still k of them.
-
-        Args:
-            queries: as in a call of the index.
-            exclusions: identifiers `[B, E]`, a row for each query; E may be unknown
-                when a graph is built. Unknown identifiers, duplicates and the padding
-                identifier are harmless.
-            k: int or None. Replaces the `k` of the constructor, for this call.
-
-        Returns:
-            scores float32 `[B, k]` in descending order, identifiers `[B, k]`.
-        """
-        return self._search(queries, exclusions, k)
+    _STATE = ("candidates", *CandidateIndex._STATE)
+    _candidates: tf.Variable | None
 
     def is_exact(self) -> bool:
         """True: no candidate is overlooked."""
         return True
 
-    def _search(
-        self, queries: Queries, exclusions: tf.Tensor | None, k: int | None
+    @property
+    def _width(self) -> int | None:
+        return None if self._candidates is None else self._candidates.shape[1]
+
+    def _take_in(self, source: sources.Source) -> None:
+        keys, rows = naming.sorted_keys(source.identifiers)
+        candidates = sources.whole(source)
+        if self.distance_measure == "cosine":
+            candidates[:] = sources.unit(candidates)
+        self._store(
+            candidates=sources.adopted(candidates, tf.float32),
+            identifiers=source.identifiers,
+            keys=keys,
+            rows=rows,
+        )
+
+    def _search_rows(
+        self,
+        queries: tf.Tensor,
+        k: int,
+        excluded: tf.Tensor | None,
+        allowed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        if self._candidates is None:
-            raise ValueError(
-                "The index must hold candidates before it is queried. Received: none. "
-                "Call `index` or `index_from_dataset` first."
-            )
-        if self.query_model is not None:
-            queries = self.query_model(queries)
-        queries = _checked_queries(queries, self._candidates.shape[1])
-        excluded = None if exclusions is None else self._rows_of(exclusions)
-        k = self._k if k is None else check_positive_int("k", k)
-        scores, rows = exact_search(
-            queries, tf.convert_to_tensor(self._candidates), k, excluded=excluded
-        )
-        return scores, naming.name_rows(rows, tf.convert_to_tensor(self._identifiers))
+        candidates = tf.convert_to_tensor(self._candidates)
+        return exact_search(queries, candidates, k, excluded=excluded, allowed=allowed)
 
-    def _rows_of(self, exclusions: tf.Tensor) -> tf.Tensor:
-        identifiers = tf.convert_to_tensor(self._identifiers)
-        exclusions = tf.convert_to_tensor(exclusions)
-        if (exclusions.dtype == tf.string) != (identifiers.dtype == tf.string):
-            raise ValueError(
-                "`exclusions` must hold identifiers of the index, which are "
-                f"{identifiers.dtype.name}. Received: {exclusions.dtype.name}. "
-                "Convert them."
-            )
-        return naming.find_rows(
-            exclusions,
-            identifiers,
-            tf.convert_to_tensor(self._keys),
-            tf.convert_to_tensor(self._rows),
-        )
-
-    def _allocate(self, num_candidates: int, width: int, dtype: tf.DType) -> None:
-        """Makes the variables, unless those at hand have the same shapes."""
-        if (
-            self._candidates is not None
-            and self._identifiers is not None
-            and self._candidates.shape == (num_candidates, width)
-            and self._identifiers.dtype == dtype
-        ):
-            return
-
-        def variable(name: str, shape: list[int], dtype: tf.DType) -> tf.Variable:
-            # Any value of the right dtype: what counts is assigned or restored later.
-            zero = keras.initializers.Constant(tf.zeros((), dtype))
-            return self.add_weight(
-                name=name, shape=shape, dtype=dtype, initializer=zero, trainable=False
-            )
-
-        self._candidates = variable("candidates", [num_candidates, width], tf.float32)
-        self._identifiers = variable("identifiers", [num_candidates], dtype)
-        self._keys = variable("keys", [num_candidates], tf.int64)
-        self._rows = variable("rows", [num_candidates], tf.int32)
-        self._reset_tf_function_cache()
-
-    def _reset_tf_function_cache(self) -> None:
-        # Functions traced before still hold the variables that were dropped just now.
-        self.query_with_exclusions = tf.function(
-            self.query_with_exclusions.python_function, reduce_retracing=True
-        )
-        self.predict_function = None
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "query_model": keras.saving.serialize_keras_object(self.query_model),
-            "k": self._k,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        query_model = keras.saving.deserialize_keras_object(
-            config["query_model"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "query_model": query_model})
-
-    def get_build_config(self) -> None:
-        # Nothing is built from an input's shape; Keras would try, by a call.
-        return None
-
-    def save_own_variables(self, store: Any) -> None:
-        if self._candidates is None or self._identifiers is None:
-            return
-        store["candidates"] = self._candidates.numpy()
-        names = self._identifiers.numpy()
-        if self._identifiers.dtype == tf.string:
-            # The file holds numbers only: the bytes of all strings, and their lengths.
-            store["lengths"] = np.array([len(name) for name in names], np.int64)
-            names = np.frombuffer(b"".join(names), np.uint8)
-        store["identifiers"] = names
-
-    def load_own_variables(self, store: Any) -> None:
-        if "candidates" not in store:
-            return
-        names = np.asarray(store["identifiers"])
-        if "lengths" in store:
-            ends = np.cumsum(np.asarray(store["lengths"]))
-            text = names.tobytes()
-            starts = np.concatenate([[0], ends[:-1]])
-            names = np.array(
-                [text[a:b] for a, b in zip(starts, ends, strict=True)], object
-            )
-        self.index(np.asarray(store["candidates"]), names)
-
-
-def _checked_candidates(candidates: Any) -> tf.Tensor:
-    candidates = tf.convert_to_tensor(candidates)
-    if candidates.shape.rank != 2 or 0 in candidates.shape:
-        raise ValueError(
-            "`candidates` must be a matrix [candidates, width] with at least one "
-            f"candidate. Received: shape {tuple(candidates.shape)}. "
-            "Pass one embedding a row."
-        )
-    if not candidates.dtype.is_floating:
-        raise ValueError(
-            "`candidates` must be floating point. Received: "
-            f"{candidates.dtype.name}. Pass embeddings, not identifiers."
-        )
-    candidates = tf.cast(candidates, tf.float32)
-    finite = tf.reduce_all(tf.math.is_finite(candidates), axis=1).numpy()
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise ValueError(
-            f"`candidates` must be finite. Received: NaN or infinity in {bad.size} "
-            f"rows, the first of which is row {bad[0]}. Check the model that made "
-            "them, or leave these candidates out."
-        )
-    return candidates
-
-
-def _checked_identifiers(identifiers: Any, num_candidates: int) -> tf.Tensor:
-    identifiers = tf.convert_to_tensor(identifiers)
-    if identifiers.dtype not in naming.DTYPES:
-        allowed = ", ".join(dtype.name for dtype in naming.DTYPES)
-        raise ValueError(
-            f"`identifiers` must be one of {allowed}. Received: "
-            f"{identifiers.dtype.name}. Convert them."
-        )
-    if identifiers.shape != (num_candidates,):
-        raise ValueError(
-            f"`identifiers` must name each of the {num_candidates} candidates once. "
-            f"Received: shape {tuple(identifiers.shape)}. Pass one identifier for "
-            "each row of `candidates`."
-        )
-    return identifiers
-
-
-def _checked_queries(queries: Any, width: int) -> tf.Tensor:
-    queries = tf.convert_to_tensor(queries)
-    if queries.shape.rank not in (None, 2) or queries.shape[-1] not in (None, width):
-        raise ValueError(
-            f"Queries must be embeddings [queries, {width}], as wide as the "
-            f"candidates. Received: shape {tuple(queries.shape)}. Pass a batch of "
-            "them, from the model that the candidates belong to."
-        )
-    return queries
+    def vectors_of(self, rows: tf.Tensor) -> tf.Tensor:
+        """The candidates float32 `[..., D]` in these rows, zeros for row -1."""
+        found = tf.gather(tf.convert_to_tensor(self._candidates), tf.maximum(rows, 0))
+        return tf.where(rows[..., tf.newaxis] >= 0, found, 0.0)

@@ -48,7 +48,7 @@ def block_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     if width is None or not _two_levels_win(width, k):
         values, indices = tf.math.top_k(scores, k)
         return values, indices
-    return _two_level_top_k(scores, k, _BLOCK)
+    return two_level_top_k(scores, k, _BLOCK)
 
 
 def _two_levels_win(num_scores: int, k: int) -> bool:
@@ -59,10 +59,13 @@ def _two_levels_win(num_scores: int, k: int) -> bool:
     )
 
 
-def _two_level_top_k(
-    scores: tf.Tensor, k: int, block: int
+def two_level_top_k(
+    scores: tf.Tensor, k: int | tf.Tensor, block: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Needs at least k blocks, of which the last may be partly filled."""
+    """`block_top_k` in two levels, whatever the sizes; k may be a tensor.
+
+    Needs at least k blocks, of which the last may be partly filled.
+    """
     batch_size, width = tf.shape(scores)[0], tf.shape(scores)[1]
     fill = -width % block
     scores = tf.pad(scores, [[0, 0], [0, fill]], constant_values=_INELIGIBLE)
@@ -111,7 +114,29 @@ def exact_search(
     # A NaN would break the order that top-k sorts by, not only its own row.
     queries = tf.where(usable, queries, tf.zeros_like(queries))  # [B, D]
     scores = tf.matmul(queries, candidates, transpose_b=True)  # [B, N]
-    scores = _at_least_columns(tf.cast(scores, tf.float32), k, _INELIGIBLE)
+    return best_of(tf.cast(scores, tf.float32), usable, k, excluded, allowed)
+
+
+def best_of(
+    scores: tf.Tensor,
+    usable: tf.Tensor,
+    k: int,
+    excluded: tf.Tensor | None = None,
+    allowed: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The second half of `exact_search`, from scores.
+
+    Args:
+        scores: float32 `[B, N]` without NaN; -inf where no candidate is eligible.
+        usable: bool `[B, 1]`. False for a query that gets no answer.
+        k: int. As in `exact_search`, and so are the others.
+        excluded: int `[B, E]` or None.
+        allowed: int `[B, C]` or None.
+
+    Returns:
+        scores float32 `[B, k]`, rows int32 `[B, k]`, as `exact_search` does.
+    """
+    scores = _at_least_columns(scores, k, _INELIGIBLE)
     if excluded is not None:
         scores = _without(scores, tf.cast(excluded, tf.int32))
     if allowed is None:
@@ -169,3 +194,49 @@ def _top_k_among(
     )
     values, position = block_top_k(values, k)
     return values, tf.gather(columns, position, batch_dims=1)
+
+
+def merge_interests(scores: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The answer to several queries of one user: each row counts its best score.
+
+    The k best rows by that score are among the k best of some query, so that merging
+    answers loses nothing.
+
+    Args:
+        scores: float32 `[B, K, k]`, the answers to K queries of each user.
+        rows: int32 `[B, K, k]`, -1 where there is none.
+
+    Returns:
+        scores float32 `[B, k]` in descending order, rows int32 `[B, k]`; among equal
+        scores the lower row comes first.
+    """
+    k = scores.shape[-1]
+    width = tf.shape(scores)[1] * k
+    scores, rows = tf.reshape(scores, [-1, width]), tf.reshape(rows, [-1, width])
+    values, rows = distinct_rows(scores, rows)
+    values, position = tf.math.top_k(values, k)
+    found = values > _INELIGIBLE
+    rows = tf.gather(rows, position, batch_dims=1)
+    return tf.where(found, values, LOWEST_SCORE), tf.where(found, rows, PADDING_ROW)
+
+
+def distinct_rows(scores: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sorts an answer by row and makes all but the best of equal rows ineligible.
+
+    Args:
+        scores: float32 `[B, M]`.
+        rows: int32 `[B, M]`, -1 where there is none.
+
+    Returns:
+        scores `[B, M]`, -inf where a row has stood before or is -1; rows `[B, M]` in
+        ascending order.
+    """
+    # Two stable sorts: by score, then by row, so that the first of equal rows is best.
+    order = tf.argsort(scores, axis=-1, direction="DESCENDING", stable=True)
+    scores, rows = (tf.gather(values, order, batch_dims=1) for values in (scores, rows))
+    order = tf.argsort(rows, axis=-1, stable=True)
+    scores, rows = (tf.gather(values, order, batch_dims=1) for values in (scores, rows))
+    first = tf.not_equal(rows[:, 1:], rows[:, :-1])
+    first = tf.pad(first, [[0, 0], [1, 0]], constant_values=True)
+    real = tf.logical_and(first, rows >= 0)
+    return tf.where(real, scores, _INELIGIBLE), rows

@@ -1,0 +1,85 @@
+"""`tfrs-selfattn refresh`: other items in a served model, without training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def refresh(
+    base: Annotated[Path, typer.Argument(help="Folder given to `export --to`.")],
+    items: Annotated[
+        Path,
+        typer.Option(
+            help="File of all items that may be recommended from now on: item_id, and "
+            "optionally title, events, embedding."
+        ),
+    ],
+    item_column: Annotated[
+        str, typer.Option(help="Column of items in --items.")
+    ] = "item_id",
+    source: Annotated[
+        int | None,
+        typer.Option(help="Version to start from, in place of the highest."),
+    ] = None,
+    max_removed: Annotated[
+        float,
+        typer.Option(help="Refuse to remove a larger share of the items than this."),
+    ] = 0.5,
+    prune: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep so many versions and remove the older ones."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.")
+    ] = False,
+) -> None:
+    """Write a new version of an export that recommends other items.
+
+    The version in service is not touched: a server that watches the folder takes the
+    new one over once it has loaded. To go back, remove the new version's folder. New
+    items need a vector each, in the column `embedding`.
+
+    \b
+    Example:
+        tfrs-selfattn refresh models/films --items films.csv --prune 3
+    """
+    from tfrs_selfattn.cli._report import Report
+    from tfrs_selfattn.cli._tensorflow import start_tensorflow
+
+    report = Report(as_json)
+    with report.working(), report.waiting("Reading the items"):
+        start_tensorflow()
+        from tfrs_selfattn.export import read_new_items, refresh_recommender
+
+        new = read_new_items(items, item_column=item_column)
+    with report.working(), report.waiting("Writing and asking the new version"):
+        done = refresh_recommender(
+            base, new, source=source, max_removed=max_removed, prune=prune
+        )
+    counts = {
+        "added": len(done.added),
+        "removed": len(done.removed),
+        "changed": len(done.changed),
+    }
+    export = done.export
+    report.say(
+        f"Version {export.version} in {export.path}, from version {done.source}: "
+        f"{len(new.ids):,} items, "
+        + ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    )
+    for number in done.pruned:
+        report.say(f"  version {number} is removed")
+    report.result(
+        {
+            "export": str(export.path),
+            "version": export.version,
+            "source": done.source,
+            "items": len(new.ids),
+            **counts,
+            "pruned": done.pruned,
+            "seconds": round(export.seconds, 1),
+        }
+    )

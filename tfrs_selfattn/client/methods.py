@@ -1,0 +1,152 @@
+"""The methods that the two clients that wait for an answer have in common."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from tfrs_selfattn._checks import check_positive
+from tfrs_selfattn.client import calls
+from tfrs_selfattn.client.answers import (
+    Embedding,
+    Prediction,
+    Recommendations,
+    Signature,
+    VersionStatus,
+)
+from tfrs_selfattn.client.calls import Call, Id, Ids
+from tfrs_selfattn.client.errors import ServerError
+from tfrs_selfattn.client.tensors import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Answer = TypeVar("Answer")
+
+# Between two looks at a model that is not served yet, and what a look may meet.
+_POLL_SECONDS = 0.1
+_NOT_YET = ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED")
+
+
+class Methods(abc.ABC):
+    """Asks a server and waits for its answer.
+
+    Args:
+        address: str. For messages.
+        examples: bool. Send histories and exclusions as tf.Examples.
+        width: int. Matrices have a multiple of so many columns.
+    """
+
+    def __init__(self, address: str, *, examples: bool, width: int) -> None:
+        self.address = address
+        self._examples = examples
+        self._width = width
+
+    @abc.abstractmethod
+    def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
+        """The raw outputs of any signature."""
+
+    @abc.abstractmethod
+    def status(self) -> list[VersionStatus]:
+        """The versions of the model that the server knows of."""
+
+    @abc.abstractmethod
+    def signatures(self) -> dict[str, Signature]:
+        """The signatures of the model, by name."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes the connections."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def recommend(
+        self,
+        histories: Ids,
+        *,
+        exclude: Ids | None = None,
+        among: Ids | None = None,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
+    ) -> list[Recommendations]:
+        """The best items for each history.
+
+        Args:
+            histories: list of lists of item ids, oldest first; may be empty lists.
+                Unknown ids are passed over.
+            exclude: list of lists of ids, one for each history, or None. Left out.
+            among: likewise. Only these are ranked. Not together with `exclude`.
+            timestamps: list of lists of int, the Unix time of each item, or None. For
+                time-aware models.
+            request_times: list of int, one for each history, or None. Defaults to now.
+
+        Returns:
+            A `Recommendations` for each history.
+        """
+        times = calls.times_of(histories, timestamps, request_times)
+        return self._ask(
+            calls.recommend(
+                histories,
+                exclude,
+                among,
+                times,
+                examples=self._examples,
+                width=self._width,
+            ),
+            len(histories),
+        )
+
+    def embed_query(
+        self,
+        histories: Ids,
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
+    ) -> list[Embedding]:
+        """The query vector of each history; arguments as in `recommend`."""
+        times = calls.times_of(histories, timestamps, request_times)
+        call = calls.embed_query(histories, times, width=self._width)
+        return self._ask(call, len(histories))
+
+    def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
+        """The vector of each item."""
+        return self._ask(calls.embed_items(items), len(items))
+
+    def wait_until_available(self, timeout: float = 60.0) -> VersionStatus:
+        """Waits until the server serves a version of the model, and returns that."""
+        deadline = time.monotonic() + check_positive("timeout", timeout)
+        while True:
+            try:
+                known = self.status()
+            except ServerError as error:
+                if error.code not in _NOT_YET or time.monotonic() > deadline:
+                    raise
+            else:
+                for status in known:
+                    if status.state == "AVAILABLE":
+                        return status
+                if time.monotonic() > deadline:
+                    shown = [f"{s.version} {s.state} {s.error}".strip() for s in known]
+                    raise ServerError(
+                        "UNAVAILABLE",
+                        f"no version is available ({', '.join(shown) or 'none known'})",
+                        self.address,
+                    )
+            time.sleep(_POLL_SECONDS)
+
+    def _ask(self, call: Call[list[Answer]], count: int) -> list[Answer]:
+        if not count:  # Servers differ about empty batches, and there is no question.
+            return []
+        return call.read(self.predict(call.signature, call.inputs))

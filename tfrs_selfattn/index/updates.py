@@ -1,0 +1,281 @@
+"""Changes to a partitioned index that is in use: candidates come, change and go.
+
+Works on the variables of a `PartitionedTopK`. Leaves stay where they are; those that a
+change touches get their centers anew.
+
+Shape alphabet: n changed candidates, R rows, L leaves, Q leaf capacity, A leaves a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfrs_selfattn.index import (
+    building,
+    kmeans,
+    placement,
+    quantization,
+    recall,
+    sources,
+)
+from tfrs_selfattn.index import identifiers as naming
+
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+Ints: TypeAlias = "npt.NDArray[np.int32]"
+
+_GROWTH = 1.05  # more rows than are needed at once, so that not every change grows
+_MOST_LOST = 0.02  # of the recall that the index had when it was built
+_MOST_CHANGED = 0.5  # of the candidates
+
+
+class Drift(NamedTuple):
+    """How far an index is from one that is built anew.
+
+    Attributes:
+        size: int. Candidates in the index.
+        changed: float. Additions, replacements and removals since it was built, as a
+            share of `size`.
+        free: float. Share of the slots that are free.
+        recall: float. Share of the true best that the index finds for a sample of its
+            own candidates as queries.
+        recall_built: float. The same just after it was built or tuned.
+        rebuild: bool. Whether to build it anew: recall has fallen by more than .02, or
+            more than half has changed.
+    """
+
+    size: int
+    changed: float
+    free: float
+    recall: float
+    recall_built: float
+    rebuild: bool
+
+
+def drift(index: Any) -> Drift:
+    """Measures an index; see `PartitionedTopK.drift`."""
+    recall.check_filled(index, "measured")
+    used = len(recall.used_rows(index))
+    built, changes = index._record.numpy()
+    found = recall.own_recall(index)
+    changed = float(changes) / max(used, 1)
+    return Drift(
+        size=used,
+        changed=changed,
+        free=1 - used * index._ways / index._members.numpy().size,
+        recall=found,
+        recall_built=float(built),
+        rebuild=found < built - _MOST_LOST or changed > _MOST_CHANGED,
+    )
+
+
+def record_recall(index: Any) -> None:
+    """Notes the index's recall, which `drift` compares a later one with."""
+    index._assign(record=[recall.own_recall(index), index._record.numpy()[1]])
+
+
+def add(index: Any, candidates: Any, identifiers: Any) -> None:
+    """Adds or replaces candidates; see `PartitionedTopK.add`."""
+    recall.check_filled(index, "changed")
+    source = sources.as_source(candidates, identifiers)
+    if source.width != index._width:
+        raise ValueError(
+            f"`candidates` must be {index._width} wide, as those of the index are. "
+            f"Received: width {source.width}. Embed them with the same model."
+        )
+    names = _own_type(index, source.identifiers)
+    naming.sorted_keys(names)  # checks them
+    rows = _find(index, names)
+    _forget(index, rows[rows >= 0])
+    taken_rows = index._slots.numpy()[:, 0] >= 0
+    taken_rows[rows[rows >= 0]] = True
+    free = np.flatnonzero(~taken_rows)
+    needed = int(np.count_nonzero(rows < 0))
+    vectors = building.prepared(
+        sources.whole(source), index.distance_measure == "cosine"
+    )
+    _make_room(index, vectors, needed - len(free))
+    if needed > len(free):
+        more = np.arange(len(taken_rows), index._slots.shape[0], dtype=free.dtype)
+        free = np.concatenate([free, more])
+    rows[rows < 0] = free[:needed]
+    slots = _settle(index, vectors, rows)
+    stored = {
+        name: np.array(variable)
+        for name in ("vectors", "scales", "originals")
+        if (variable := getattr(index, f"_{name}")) is not None
+    }
+    write(index, stored, rows, slots, vectors)
+    index._assign(**stored)
+    held = index._identifiers.numpy()
+    held[rows] = names.numpy()
+    _finish(index, held, np.unique(slots // index._members.shape[1]), len(rows))
+
+
+def remove(index: Any, identifiers: Any) -> None:
+    """Removes candidates; see `PartitionedTopK.remove`."""
+    recall.check_filled(index, "changed")
+    rows = np.unique(_find(index, _own_type(index, tf.convert_to_tensor(identifiers))))
+    rows = rows[rows >= 0]
+    touched = _forget(index, rows)
+    held = index._identifiers.numpy()
+    held[rows] = naming.padding_identifier(index._identifiers.dtype)
+    _finish(index, held, touched, len(rows))
+
+
+def write(
+    index: Any, stored: dict[str, Any], rows: Any, slots: Ints, vectors: Floats
+) -> None:
+    """Puts vectors `[n, D]` of rows `[n]` into arrays, at their slots `[n, A]`.
+
+    Args:
+        index: `PartitionedTopK`, for its settings.
+        stored: `vectors`, and `scales` and `originals` if the index has them: arrays in
+            the form of its variables.
+        rows, slots, vectors: what to write where.
+    """
+    if "originals" in stored:
+        stored["originals"][rows] = vectors
+    values: Any = vectors
+    if "scales" in stored:
+        values = quantization.quantize(vectors, stored["scales"])
+    for way in range(slots.shape[1]):
+        leaf, place = np.divmod(
+            slots[:, way], stored["vectors"].shape[2 if index.xla else 1]
+        )
+        if index.xla:
+            stored["vectors"][leaf, :, place] = values
+        else:
+            stored["vectors"][leaf, place] = values
+
+
+def _own_type(index: Any, identifiers: tf.Tensor) -> tf.Tensor:
+    dtype = index._identifiers.dtype
+    if (identifiers.dtype == tf.string) != (dtype == tf.string):
+        raise ValueError(
+            f"`identifiers` must be {dtype.name}, as those of the index are. Received: "
+            f"{identifiers.dtype.name}. Convert them."
+        )
+    return identifiers if dtype == tf.string else tf.cast(identifiers, dtype)
+
+
+def _find(index: Any, identifiers: tf.Tensor) -> Ints:
+    found = naming.find_rows(
+        identifiers[tf.newaxis],
+        tf.convert_to_tensor(index._identifiers),
+        tf.convert_to_tensor(index._keys),
+        tf.convert_to_tensor(index._rows),
+    )
+    rows: Ints = np.array(found[0])
+    return rows
+
+
+def _forget(index: Any, rows: Ints) -> Ints:
+    """Frees the slots of rows; returns the leaves they lay in."""
+    slots, members = index._slots.numpy(), index._members.numpy()
+    freed = slots[rows].reshape(-1)
+    freed = freed[freed >= 0]
+    members.reshape(-1)[freed] = -1
+    slots[rows] = -1
+    index._assign(slots=slots, members=members)
+    return np.unique(freed // members.shape[1])
+
+
+def _make_room(index: Any, vectors: Floats, missing_rows: int) -> None:
+    """Grows the variables by rows and leaves where they are too small."""
+    members = index._members.numpy()
+    capacity = members.shape[1]
+    free = np.count_nonzero(members < 0)
+    missing_slots = len(vectors) * index._ways - free
+    more_leaves = 0
+    if missing_slots > 0:
+        more_leaves = int(np.ceil(missing_slots * building.SLACK / capacity))
+    more_rows = 0
+    if missing_rows > 0:
+        total = int(index._slots.shape[0] * _GROWTH)
+        more_rows = max(missing_rows, total - index._slots.shape[0])
+    if not more_leaves and not more_rows:
+        return
+    nothing = naming.padding_identifier(index._identifiers.dtype)
+    grown = {
+        "centers": (more_leaves, 0),
+        "vectors": (more_leaves, 0),
+        "members": (more_leaves, -1),
+        "slots": (more_rows, -1),
+        "originals": (more_rows, 0),
+        "identifiers": (more_rows, nothing),
+        "keys": (more_rows, 0),
+        "rows": (more_rows, 0),
+    }
+    values = {}
+    for name in index._STATE:
+        variable = getattr(index, f"_{name}")
+        if variable is None:
+            continue
+        value = tf.convert_to_tensor(variable)
+        if name in grown:
+            count, filler = grown[name]
+            more = tf.fill([count, *value.shape[1:]], tf.constant(filler, value.dtype))
+            value = tf.concat([value, more], axis=0)
+        values[name] = value
+    if more_leaves:
+        centers = kmeans.train_centers(
+            vectors, more_leaves, iterations=index.training_iterations, seed=index.seed
+        )
+        values["centers"] = tf.concat([index._centers, centers], axis=0)
+    index._store(**values)
+
+
+def _settle(index: Any, vectors: Floats, rows: Ints) -> Ints:
+    """Finds slots `[n, A]` for new vectors and enters them into the books."""
+    slots, members = index._slots.numpy(), index._members.numpy()
+    capacity = members.shape[1]
+    centers = index._centers.numpy()
+    distances, choices = placement.choices_of([vectors], len(vectors), centers)
+    taken = np.count_nonzero(members >= 0, axis=1).astype(np.int32)
+    leaves = placement.fit(choices[:, 0], distances, choices, taken, capacity)
+    all_leaves = [leaves]
+    if index._ways == 2:
+        second = placement.second_choices(vectors, leaves, choices, centers)
+        all_leaves.append(placement.fit(second, distances, choices, taken, capacity))
+    # The free places of a leaf in turn, as `slots_of` would give them to an empty one.
+    wanted = np.concatenate(all_leaves)
+    order = np.argsort(wanted, kind="stable")
+    rank = np.empty(len(wanted), np.int64)
+    rank[order] = np.arange(len(wanted)) - np.searchsorted(wanted[order], wanted[order])
+    free_first = np.argsort(members[wanted] >= 0, axis=1, kind="stable")
+    place = free_first[np.arange(len(wanted)), rank]
+    new = (wanted * capacity + place).astype(np.int32).reshape(index._ways, -1).T
+    members.reshape(-1)[new] = rows[:, np.newaxis]
+    slots[rows] = new
+    index._assign(slots=slots, members=members)
+    return np.ascontiguousarray(new)
+
+
+def _finish(index: Any, names: npt.NDArray[Any], touched: Ints, changes: int) -> None:
+    """Sorts the identifiers, centers the touched leaves and counts the changes."""
+    used = recall.used_rows(index)
+    keys = np.full(len(names), np.iinfo(np.int64).max)
+    rows = np.zeros(len(names), np.int32)
+    live_keys, order = naming.sorted_keys(
+        tf.constant(names[used], index._identifiers.dtype)
+    )
+    keys[: len(used)], rows[: len(used)] = live_keys, used[order]
+    record = index._record.numpy()
+    record[1] += changes
+    index._assign(identifiers=names, keys=keys, rows=rows, record=record)
+    if not len(touched):
+        return
+    members = index._members.numpy()[touched]
+    leaf, place = np.nonzero(members >= 0)
+    statistics = building.LeafStatistics(len(touched), index._width)
+    for start in range(0, len(leaf), sources.BLOCK_ROWS):
+        part = slice(start, start + sources.BLOCK_ROWS)
+        vectors = index.vectors_of(tf.constant(members[leaf[part], place[part]]))
+        statistics.add(vectors.numpy(), leaf[part].astype(np.int32))
+    centers = np.array(index._centers)
+    centers[touched] = statistics.centers()
+    index._assign(centers=centers)
