@@ -46,7 +46,7 @@ EXTRAS = {
         SERVING_API,
     ],
     "notebooks": ["jupyterlab>=4", "matplotlib>=3.8"],
-    "serving": ["grpcio>=1.62", SERVING_API],
+    "serving": ["grpcio>=1.62", SERVING_API, "locust>=2.30", "matplotlib>=3.8"],
     "plot": ["matplotlib>=3.8"],
 }
 
