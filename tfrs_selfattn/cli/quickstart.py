@@ -10,7 +10,7 @@ import typer
 
 _STAR_WARS_FAN = "50,172,181"  # the first three films
 _TOY_STORY_FAN = "1,588,95"  # then Beauty and the Beast, Aladdin
-_PATIENCE = 10
+_PATIENCE = 40  # all of the epochs: they are few, and the last ones still help
 
 
 def quickstart(
