@@ -31,8 +31,6 @@ def make(seed, ways=1, compiled=False, quantized=False):
         for slot in slots[row][slots[row] >= 0]:
             stored[slot], members[slot] = vectors[row], row
     stored = stored.reshape(L, Q, D)
-    if compiled:
-        stored = stored.transpose(0, 2, 1)
     centers = draw.normal(size=(L, D)).astype(np.float32)
     leaves = Leaves(
         centers=tf.constant(centers),
@@ -121,20 +119,18 @@ def test_full_and_among_search_equal_loops(seed, ways, compiled, quantized):
     )
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_large_catalogue_is_cast_leaf_by_leaf(compiled, monkeypatch):
+def test_a_large_catalogue_is_cast_leaf_by_leaf(monkeypatch):
     from tfrs_selfattn.ops import leaf_search as module
 
-    leaves, _, queries, _ = make(0, compiled=compiled, quantized=True)
+    leaves, _, queries, _ = make(0, quantized=True)
     before = full_search(queries, leaves, 6)
     monkeypatch.setattr(module, "_CAST_AT_ONCE", 1)
     for ours, theirs in zip(full_search(queries, leaves, 6), before, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_row_vectors(compiled):
-    leaves, vectors, _, _ = make(1, compiled=compiled, quantized=True)
+def test_row_vectors():
+    leaves, vectors, _, _ = make(1, quantized=True)
     rows = np.array([[0, 5, -1], [R, 3, 3]], np.int32)
     used = in_use(leaves)
     wanted = [

@@ -311,9 +311,7 @@ class PartitionedTopK(CandidateIndex):
             block = building.prepared(block, cosine)
             part = slice(start, start + len(block))
             statistics.add(block, slots[part, 0] // capacity)
-            updates.write(
-                self, stored, np.arange(source.size)[part], slots[part], block
-            )
+            updates.write(stored, np.arange(source.size)[part], slots[part], block)
             start = part.stop
         self._store(
             centers=statistics.centers(),
@@ -343,9 +341,8 @@ class PartitionedTopK(CandidateIndex):
                 largest = np.maximum(largest, np.abs(block).max(axis=0))
             stored["scales"] = sources.blank((width,), tf.float32)
             stored["scales"][:] = quantization.dimension_scales(largest)
-        block_shape = (width, capacity) if self.xla else (capacity, width)
         stored["vectors"] = sources.blank(
-            (num_leaves, *block_shape), _FORMS[self.quantization]
+            (num_leaves, capacity, width), _FORMS[self.quantization]
         )
         if self._keeps_originals:
             dtype = tf.as_dtype(self.reordering_dtype)

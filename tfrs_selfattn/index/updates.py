@@ -108,7 +108,7 @@ def add(index: Any, candidates: Any, identifiers: Any) -> None:
         for name in ("vectors", "scales", "originals")
         if (variable := getattr(index, f"_{name}")) is not None
     }
-    write(index, stored, rows, slots, vectors)
+    write(stored, rows, slots, vectors)
     index._assign(**stored)
     held = index._identifiers.numpy()
     held[rows] = names.numpy()
@@ -126,13 +126,10 @@ def remove(index: Any, identifiers: Any) -> None:
     _finish(index, held, touched, len(rows))
 
 
-def write(
-    index: Any, stored: dict[str, Any], rows: Any, slots: Ints, vectors: Floats
-) -> None:
+def write(stored: dict[str, Any], rows: Any, slots: Ints, vectors: Floats) -> None:
     """Puts vectors `[n, D]` of rows `[n]` into arrays, at their slots `[n, A]`.
 
     Args:
-        index: `PartitionedTopK`, for its settings.
         stored: `vectors`, and `scales` and `originals` if the index has them: arrays in
             the form of its variables.
         rows, slots, vectors: what to write where.
@@ -143,13 +140,8 @@ def write(
     if "scales" in stored:
         values = quantization.quantize(vectors, stored["scales"])
     for way in range(slots.shape[1]):
-        leaf, place = np.divmod(
-            slots[:, way], stored["vectors"].shape[2 if index.xla else 1]
-        )
-        if index.xla:
-            stored["vectors"][leaf, :, place] = values
-        else:
-            stored["vectors"][leaf, place] = values
+        leaf, place = np.divmod(slots[:, way], stored["vectors"].shape[1])
+        stored["vectors"][leaf, place] = values
 
 
 def _own_type(index: Any, identifiers: tf.Tensor) -> tf.Tensor:

@@ -35,7 +35,7 @@ class Leaves(NamedTuple):
 
     Attributes:
         centers: float32 `[L, D]`. A query's product with them ranks the leaves.
-        vectors: float32, bfloat16 or int8 `[L, Q, D]`, or `[L, D, Q]` if `compiled`.
+        vectors: float32, bfloat16 or int8 `[L, Q, D]`.
         members: int32 `[L, Q]`, the row in each slot, -1 where there is none.
         slots: int32 `[R, A]`, the slot (leaf · Q + place) of each row, -1 for none.
         scales: float32 `[D]` or None. What int8 vectors are to be multiplied by.
@@ -121,8 +121,7 @@ def _scan(queries: tf.Tensor, probes: tf.Tensor, leaves: Leaves) -> tf.Tensor:
         query, best = inputs
         vectors = tf.gather(leaves.vectors, best)  # [P, Q, D]
         vectors = tf.reshape(tf.cast(vectors, compute), [num_scores, width])
-        products = tf.matmul(query[tf.newaxis], vectors, transpose_b=True)
-        return tf.cast(products[0], tf.float32)  # [M]
+        return tf.cast(tf.linalg.matvec(vectors, query), tf.float32)  # [M]
 
     # A query at a time: what it gathers is multiplied while still in the cache.
     queries = tf.cast(queries, compute)
@@ -134,7 +133,7 @@ def _scan(queries: tf.Tensor, probes: tf.Tensor, leaves: Leaves) -> tf.Tensor:
 def _compiled_scan(
     queries: tf.Tensor, probes: tf.Tensor, vectors: tf.Tensor
 ) -> tf.Tensor:
-    """The scan by XLA, over vectors `[L, D, Q]`."""
+    """The scan by XLA."""
     batch_size = tf.shape(queries)[0]
     # XLA compiles for each batch size. Up to the next power of 2, there are few.
     bits = tf.math.ceil(tf.math.log(tf.cast(batch_size, tf.float32)) / tf.math.log(2.0))
@@ -147,13 +146,14 @@ def _compiled_scan(
 
 @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _xla_scan(queries: tf.Tensor, probes: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-    num_scores = probes.shape[1] * vectors.shape[2]
+    num_scores, width = probes.shape[1] * vectors.shape[1], vectors.shape[2]
 
     def one(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         query, best = inputs
-        block = tf.cast(tf.gather(vectors, best), tf.float32)  # [P, D, Q]
-        products = tf.reduce_sum(block * query[tf.newaxis, :, tf.newaxis], axis=1)
-        return tf.reshape(products, [num_scores])
+        # Gather and cast become one loop; the product is a library call. Four times as
+        # fast in batches as a sum over the products, which XLA does not vectorize.
+        block = tf.cast(tf.gather(vectors, best), tf.float32)  # [P, Q, D]
+        return tf.linalg.matvec(tf.reshape(block, [num_scores, width]), query)
 
     return tf.map_fn(
         one, (queries, probes), fn_output_signature=tf.TensorSpec([num_scores])
@@ -287,20 +287,16 @@ def _all_scores(queries: tf.Tensor, leaves: Leaves) -> tf.Tensor:
     one_by_one = vectors.dtype != tf.float32 and (
         num_leaves * capacity * width > _CAST_AT_ONCE
     )
-    if not one_by_one and not leaves.compiled:
+    if not one_by_one:
         flat = tf.reshape(tf.cast(vectors, tf.float32), [num_leaves * capacity, width])
         return tf.matmul(queries, flat, transpose_b=True)
 
     def products(block: tf.Tensor) -> tf.Tensor:
-        block = tf.cast(block, tf.float32)  # [..., Q, D] or [..., D, Q]
-        return tf.matmul(queries, block, transpose_b=not leaves.compiled)
+        return tf.matmul(queries, tf.cast(block, tf.float32), transpose_b=True)
 
-    if one_by_one:
-        scores = tf.map_fn(
-            products, vectors, fn_output_signature=tf.TensorSpec([None, capacity])
-        )
-    else:
-        scores = products(vectors)  # [L, B, Q]
+    scores = tf.map_fn(
+        products, vectors, fn_output_signature=tf.TensorSpec([None, capacity])
+    )  # [L, B, Q]
     scores = tf.transpose(scores, [1, 0, 2])
     return tf.reshape(scores, [-1, num_leaves * capacity])
 
@@ -370,18 +366,9 @@ def _row_vectors(leaves: Leaves, rows: tf.Tensor) -> tf.Tensor:
     num_leaves, capacity = leaves.members.shape
     slots = tf.gather(leaves.slots[:, 0], rows)
     place = tf.maximum(slots, 0)
-    if leaves.compiled:
-        width = leaves.vectors.shape[1]
-        # Element by element, in 64 bits: a catalogue has more than 2^31 of them.
-        start = tf.cast(place // capacity, tf.int64) * (width * capacity)
-        start += tf.cast(place % capacity, tf.int64)
-        steps = tf.range(width, dtype=tf.int64) * capacity
-        flat = tf.reshape(leaves.vectors, [-1])
-        vectors = tf.gather(flat, start[..., tf.newaxis] + steps)
-    else:
-        width = leaves.vectors.shape[2]
-        flat = tf.reshape(leaves.vectors, [num_leaves * capacity, width])
-        vectors = tf.gather(flat, place)
+    width = leaves.vectors.shape[2]
+    flat = tf.reshape(leaves.vectors, [num_leaves * capacity, width])
+    vectors = tf.gather(flat, place)
     vectors = tf.cast(vectors, tf.float32)
     if leaves.scales is not None:
         vectors *= leaves.scales
