@@ -40,6 +40,11 @@ _GENRES = (
 )
 
 
+def is_movielens(path: Path) -> bool:
+    """Whether a file is one of MovieLens' own."""
+    return path.name in _LAYOUTS
+
+
 def read(path: Path) -> pl.DataFrame | None:
     """A file of MovieLens with names for its columns; None for any other file."""
     if path.name not in _LAYOUTS:
