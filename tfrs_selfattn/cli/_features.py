@@ -25,25 +25,19 @@ class Asked:
     Args:
         config: the options.
         items: the file of items and its features, or None.
-        users: likewise of users.
     """
 
     config: FeaturesConfig
     items: tuple[Path, FeatureSet] | None
-    users: tuple[Path, FeatureSet] | None
 
 
-def asked_features(items: str | None, users: str | None) -> Asked:
-    """What options ask for; refused at once if misspelt."""
-    parsed = {}
-    for option, text in (("--item-features", items), ("--user-features", users)):
-        parsed[option] = None
-        if text is not None:
-            path, features = parse_features(text, option, with_file=True)
-            if path is not None:
-                parsed[option] = path, features
-    config = FeaturesConfig(items=items or "", users=users or "")
-    return Asked(config, parsed["--item-features"], parsed["--user-features"])
+def asked_features(items: str | None) -> Asked:
+    """What the option asks for; refused at once if misspelt."""
+    if items is None:
+        return Asked(FeaturesConfig(), None)
+    path, features = parse_features(items, "--item-features", with_file=True)
+    asked = None if path is None else (path, features)
+    return Asked(FeaturesConfig(items=items), asked)
 
 
 def read_side_information(
@@ -51,16 +45,12 @@ def read_side_information(
 ) -> tuple[FeaturesConfig, SideInformation]:
     """Reads the tables and fits the features to what training shows."""
     sequences = split.sequences
-    items = users = None
+    items = None
     if asked.items is not None:
         ids = list(sequences.vocabulary.ids)
         features, table = _read(report, asked.items, data.item_column, ids, "items")
         items = Known.fit(features, table, split.train_counts()[1:] > 0)
-    if asked.users is not None:
-        ids = sequences.user_ids.to_list()
-        features, table = _read(report, asked.users, data.user_column, ids, "users")
-        users = Known.fit(features, table)
-    side = SideInformation(items, users)
+    side = SideInformation(items)
     config = dataclasses.replace(asked.config, fingerprint=side.fingerprint())
     return config, side
 

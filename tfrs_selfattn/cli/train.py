@@ -45,10 +45,6 @@ def train(
             "bucket, text, vector."
         ),
     ] = None,
-    user_features: Annotated[
-        str | None,
-        typer.Option(help="What is known of users, likewise; answers new users."),
-    ] = None,
     id_dropout: Annotated[
         float | None,
         typer.Option(
@@ -171,7 +167,7 @@ def train(
 
     started = time.perf_counter()
     report = Report(as_json)
-    asked = asked_features(item_features, user_features)
+    asked = asked_features(item_features)
     if id_dropout is None:
         id_dropout = _ID_DROPOUT if item_features is not None else 0.0
     try:

@@ -62,7 +62,9 @@ class FeatureEncoder(tf.Module):  # type: ignore[misc]
         with tf.device("/CPU:0"):
             for feature in features:
                 self._state[feature.name] = {
-                    key: tf.Variable(value, trainable=False, name=f"{key}")
+                    key: tf.Variable(
+                        value, trainable=False, name=f"{feature.name}_{key}"
+                    )
                     for key, value in feature.state().items()
                 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -62,7 +63,12 @@ class Feature(abc.ABC):
     name: str
 
     def __post_init__(self) -> None:
-        if not self.name or self.name in RESERVED:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
+            raise ValueError(
+                "`name` must be letters, digits and _, since it names an input of the "
+                f"served model. Received: name={self.name!r}. Rename the column."
+            )
+        if self.name in RESERVED:
             raise ValueError(
                 f"`name` must be a name that is none of {', '.join(RESERVED)}. "
                 f"Received: name={self.name!r}. Rename the column."

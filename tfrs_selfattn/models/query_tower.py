@@ -186,7 +186,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         if self.time_aware:
             timestamps = moved.pop(0)
             # The items stand side by side now: the next one's time asks for it.
-            asked = tf.concat([timestamps[:, 1:], request_time[:, tf.newaxis]], axis=1)
+            asked = tf.concat([timestamps[:, 1:], tf.expand_dims(request_time, 1)], 1)
             times = {"timestamps": timestamps, "request_times": asked}
         items, real = self._vectors(history, item_table, training), history != 0
         if self.event_projection is not None:

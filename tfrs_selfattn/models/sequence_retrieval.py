@@ -190,25 +190,15 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             )
         return scores
 
-    def scorer(self, features_of: Any = None) -> Any:
-        """`score` compiled for `evaluate_ranking`, with the attribute `time_aware`.
-
-        Args:
-            features_of: function from cases and a slice of them to the features of
-                `score`, by argument; becomes the attribute `features_of`. For towers
-                with features. Defaults to `None`.
-        """
+    def scorer(self) -> Any:
+        """`score` compiled for `evaluate_ranking`, with the attribute `time_aware`."""
         signature = [tf.TensorSpec([None, None], tf.int32)]
         if self.time_aware:
             signature += [
                 tf.TensorSpec([None, None], tf.int64),
                 tf.TensorSpec([None], tf.int64),
             ]
-        if features_of is None:
-            score = tf.function(self.score, input_signature=signature)
-        else:
-            score = tf.function(self.score, reduce_retracing=True)
-            score.features_of = features_of
+        score = tf.function(self.score, input_signature=signature)
         score.time_aware = self.time_aware
         return score
 

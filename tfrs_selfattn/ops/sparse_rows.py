@@ -75,7 +75,7 @@ def sum_rows(table: tf.Tensor, entries: Groups, num_sums: int) -> tf.Tensor:
     size, num_groups = table.shape[0], tf.size(entries.weights)
     weights = tf.cast(entries.weights, table.dtype)[:, tf.newaxis]
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def summed(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         of_groups = _segment_sum(rows, entries.tokens, entries.groups, num_groups)
         sums = tf.math.unsorted_segment_sum(of_groups * weights, entries.sums, num_sums)

@@ -26,9 +26,6 @@ FORMAT = 1  # raised when an older reader could not make sense of config.json
 _OPTIONS = {
     "path": "data",
     "items": "item_features",
-    "users": "user_features",
-    "context": "context_features",
-    "events": "event_features",
 }
 _SEEDS = 1 << 32  # what NumPy takes
 # What presets differ in, as their functions have it; TensorFlow is not needed to know.
@@ -135,16 +132,10 @@ class FeaturesConfig:
 
     Args:
         items: str. `FILE:COLUMN=KIND,…`, or `""` for none.
-        users: str. Likewise.
-        context: str. `COLUMN:KIND,…` of the event log, of requests.
-        events: str. Likewise, of events.
         fingerprint: str. SHA-256 of the fitted features and of their values.
     """
 
     items: str = ""
-    users: str = ""
-    context: str = ""
-    events: str = ""
     fingerprint: str = ""
 
 
@@ -309,7 +300,7 @@ class RunConfig:
         if self.features.fingerprint != other.features.fingerprint and (
             mine == dataclasses.replace(other.features, fingerprint=mine.fingerprint)
         ):
-            found.append(f"other values of the features {mine.items or mine.users}")
+            found.append(f"other values of the features {mine.items}")
         return found
 
 

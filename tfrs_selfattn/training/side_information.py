@@ -1,9 +1,8 @@
 """What a run knows beside ids: its features, fitted, and the values they have.
 
 ```
-features.json            the fitted features of items, users, requests and events
+features.json            the fitted features of the items
 item_features.parquet    raw values of the items, in the order of the vocabulary
-user_features.parquet    raw values of the users
 ```
 """
 
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
     from tfrs_selfattn.models.content_embedding import ItemContent
 
 FILE = "features.json"
-_TABLES = {"items": "item_features.parquet", "users": "user_features.parquet"}
+_TABLES = {"items": "item_features.parquet"}
 # All that `save` writes, finished or not.
 FILES = {name for file in (FILE, *_TABLES.values()) for name in (file, f"{file}.part")}
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of items or users.
+    """What is known of items.
 
     Args:
         features: `FeatureSet`, fitted.
@@ -71,36 +70,15 @@ class SideInformation:
 
     Args:
         items: `Known`, in the order of the vocabulary, or None. Defaults to `None`.
-        users: `Known`, or None. Defaults to `None`.
-        context: `FeatureSet` of requests, fitted, or None. Their values are columns of
-            the event log, at the event that a request led to. Defaults to `None`.
-        events: `FeatureSet` of events, fitted, or None. Their values are columns of the
-            event log. Defaults to `None`.
     """
 
     items: Known | None = None
-    users: Known | None = None
-    context: FeatureSet | None = None
-    events: FeatureSet | None = None
 
     def __bool__(self) -> bool:
         return bool(self._sets())
 
     def _sets(self) -> dict[str, FeatureSet]:
-        found = {
-            "items": None if self.items is None else self.items.features,
-            "users": None if self.users is None else self.users.features,
-            "context": self.context,
-            "events": self.events,
-        }
-        return {name: each for name, each in found.items() if each is not None}
-
-    @property
-    def query_features(self) -> FeatureSet | None:
-        """The features of users and of requests together."""
-        sets = self._sets()
-        found = [*sets.get("users", ()), *sets.get("context", ())]
-        return FeatureSet(tuple(found)) if found else None
+        return {} if self.items is None else {"items": self.items.features}
 
     def content(self) -> ItemContent | None:
         """The items as a model takes them."""
@@ -120,9 +98,8 @@ class SideInformation:
             return ""
         text = json.dumps(self.to_config(), sort_keys=True)
         digest = hashlib.sha256(text.encode())
-        for known in (self.items, self.users):
-            if known is not None:
-                _update(digest, known.table.raw)
+        if self.items is not None:
+            _update(digest, self.items.table.raw)
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -164,12 +141,7 @@ class SideInformation:
             for name, file in _TABLES.items()
             if name in sets
         }
-        return cls(
-            known.get("items"),
-            known.get("users"),
-            sets.get("context"),
-            sets.get("events"),
-        )
+        return cls(known.get("items"))
 
 
 def _update(digest: Any, raw: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -176,8 +176,6 @@ def build_model(
         config.num_items,
         seed=config.training.seed,
         content=side.content(),
-        query_features=side.query_features,
-        event_features=side.events,
         **config.model.arguments(),
     )
     times = np.zeros([1, 1], np.int64)
