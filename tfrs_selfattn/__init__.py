@@ -4,6 +4,7 @@ Subpackages load on first use, so that a process pays only for what it touches:
 
 - `layers`, `losses`, `ops`: Keras layers and functions, Keras 3 or legacy Keras;
 - `data`, `evaluation`: event logs, splits, packing, full-ranking metrics, baselines;
+- `features`: what is known of items and users beside their ids;
 - `models`, `index`, `training`, `export`: the TensorFlow Recommenders side (legacy
   Keras, `TF_USE_LEGACY_KERAS=1`);
 - `client`: asks a TensorFlow Serving; needs no TensorFlow.
@@ -20,6 +21,7 @@ _SUBPACKAGES = (
     "data",
     "evaluation",
     "export",
+    "features",
     "index",
     "layers",
     "losses",

@@ -27,6 +27,8 @@ from tfrs_selfattn.training import (
     RunFolder,
     TrainingConfig,
 )
+from tfrs_selfattn.training.config import FeaturesConfig
+from tfrs_selfattn.training.side_information import SideInformation
 
 if TYPE_CHECKING:
     from tfrs_selfattn.models import SequenceRetrieval
@@ -102,6 +104,8 @@ def create_run(
     data: DataConfig,
     model: ModelConfig,
     training: TrainingConfig,
+    features: FeaturesConfig | None = None,
+    side: SideInformation | None = None,
 ) -> RunFolder:
     """Creates the run folder, or opens the one that is there, and starts TensorFlow."""
     with report.waiting("Starting TensorFlow"):
@@ -109,9 +113,11 @@ def create_run(
         from tfrs_selfattn.training import check_split
 
     check_split(prepared.split)
-    config = RunConfig.for_sequences(prepared.sequences, data, model, training)
+    config = RunConfig.for_sequences(
+        prepared.sequences, data, model, training, features
+    )
     vocabulary = prepared.sequences.vocabulary
-    return RunFolder.create(output, config, vocabulary, prepared.titles)
+    return RunFolder.create(output, config, vocabulary, prepared.titles, side)
 
 
 def fit(report: Report, folder: RunFolder, split: Split) -> TrainingResult:

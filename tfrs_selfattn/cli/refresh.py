@@ -14,7 +14,7 @@ def refresh(
         Path,
         typer.Option(
             help="File of all items that may be recommended from now on: item_id, and "
-            "optionally title, events, embedding."
+            "optionally title, events, embedding, and the columns of its features."
         ),
     ],
     item_column: Annotated[
@@ -40,7 +40,8 @@ def refresh(
 
     The version in service is not touched: a server that watches the folder takes the
     new one over once it has loaded. To go back, remove the new version's folder. New
-    items need a vector each, in the column `embedding`.
+    items are embedded from their features, where the model was trained with
+    --item-features; else they need a vector each, in the column `embedding`.
 
     \b
     Example:
@@ -53,8 +54,11 @@ def refresh(
     with report.working(), report.waiting("Reading the items"):
         start_tensorflow()
         from tfrs_selfattn.export import read_new_items, refresh_recommender
+        from tfrs_selfattn.export.refresh import features_of
 
-        new = read_new_items(items, item_column=item_column)
+        new = read_new_items(
+            items, item_column=item_column, features=features_of(base, source)
+        )
     with report.working(), report.waiting("Writing and asking the new version"):
         done = refresh_recommender(
             base, new, source=source, max_removed=max_removed, prune=prune

@@ -10,6 +10,8 @@ import typer
 
 from tfrs_selfattn import InputError
 
+_ID_DROPOUT = 0.2
+
 
 def train(
     data: Annotated[
@@ -35,6 +37,32 @@ def train(
     title_column: Annotated[
         str, typer.Option(help="Column of titles in --items.")
     ] = "title",
+    item_features: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known of items: FILE:COLUMN=KIND,… such as "
+            "items.csv:genres=multi,title=text. Kinds: category, multi, number, "
+            "bucket, text, vector."
+        ),
+    ] = None,
+    id_dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the items that a training step knows by their features "
+            "alone.",
+            show_default="0.2 with --item-features, else 0",
+        ),
+    ] = None,
+    oov_buckets: Annotated[
+        int, typer.Option(min=0, help="Vectors for ids that are new, by their hash.")
+    ] = 0,
+    share_items: Annotated[
+        bool,
+        typer.Option(
+            "--share-items/--separate-items",
+            help="One table of items for histories and candidates, or two.",
+        ),
+    ] = True,
     min_item_events: Annotated[
         int, typer.Option(min=1, help="Drop items with fewer events.")
     ] = 1,
@@ -133,11 +161,15 @@ def train(
             --item-column article --time-column time --output run
     """
     from tfrs_selfattn import training
+    from tfrs_selfattn.cli._features import asked_features, read_side_information
     from tfrs_selfattn.cli._report import Report, shell
     from tfrs_selfattn.cli._steps import create_run, fit, prepare
 
     started = time.perf_counter()
     report = Report(as_json)
+    asked = asked_features(item_features)
+    if id_dropout is None:
+        id_dropout = _ID_DROPOUT if item_features is not None else 0.0
     try:
         model_config = training.ModelConfig(
             preset=preset,
@@ -149,6 +181,9 @@ def train(
             time_aware=time_aware,
             normalize=normalize,
             temperature=temperature,
+            id_dropout=id_dropout,
+            oov_buckets=oov_buckets,
+            share_items=share_items,
         )
         training_config = training.TrainingConfig(
             epochs=epochs,
@@ -174,8 +209,16 @@ def train(
     )
     with report.working():
         prepared = prepare(report, source, items=items, title_column=title_column)
+        features, side = read_side_information(report, asked, source, prepared.split)
         folder = create_run(
-            report, output, prepared, source, model_config, training_config
+            report,
+            output,
+            prepared,
+            source,
+            model_config,
+            training_config,
+            features,
+            side,
         )
         result = fit(report, folder, prepared.split)
     report.say()

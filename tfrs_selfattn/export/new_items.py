@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import polars as pl
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data._tables import Table, scan_table
+from tfrs_selfattn.features.feature_set import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,34 @@ class NewItems:
             file has no titles.
         events: list of int or None likewise: the events behind an item's popularity.
         embeddings: list of float32 `[D]` or None likewise.
+        features: by name of a feature, an array of raw values, one an item; None when
+            the file has none of the model's features.
     """
 
     ids: Sequence[str]
     titles: Sequence[str | None] | None = None
     events: Sequence[int | None] | None = None
     embeddings: Sequence[npt.NDArray[np.float32] | None] | None = None
+    features: Mapping[str, npt.NDArray[Any]] | None = None
+
+    def described(self) -> npt.NDArray[np.bool_]:
+        """Of which items a feature is known, bool, one an item."""
+        known = np.zeros(len(self.ids), bool)
+        for values in (self.features or {}).values():
+            if values.dtype == object:
+                known |= np.array([bool(value.strip()) for value in values], bool)
+            elif values.ndim == 2:
+                known |= values.any(axis=1)
+            else:
+                known |= ~np.isnan(values)
+        return known
 
 
 def read_new_items(
-    path: str | os.PathLike[str], *, item_column: str = "item_id"
+    path: str | os.PathLike[str],
+    *,
+    item_column: str = "item_id",
+    features: FeatureSet | None = None,
 ) -> NewItems:
     """Reads a file of items.
 
@@ -45,6 +64,8 @@ def read_new_items(
             blanks or commas, brackets around them or not; in Parquet a list). A field
             may be empty.
         item_column: str. Defaults to `"item_id"`.
+        features: `FeatureSet` of the export, whose columns are read too, those that
+            are there. Defaults to `None`.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,6 +97,14 @@ def read_new_items(
                 _read(table, row, column, value, read)
                 for row, value in enumerate(frame[column].to_list())
             ]
+    if features is not None and set(features.names) & set(schema):
+        raw = {}
+        for feature in features:
+            if feature.name in schema:
+                raw[feature.name] = feature.read(frame[feature.name], table.name)
+            else:
+                raw[feature.name] = features.missing(len(ids))[feature.name]
+        columns["features"] = raw
     return NewItems(ids, **columns)
 
 

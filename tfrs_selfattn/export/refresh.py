@@ -8,7 +8,7 @@ popularity and vectors.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError, check_fraction, check_positive_int
 from tfrs_selfattn.export import embeddings, manifest, recommender, versions
+from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
 from tfrs_selfattn.export.new_items import NewItems
 from tfrs_selfattn.export.requests import Sample
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
+from tfrs_selfattn.features.feature_set import FeatureSet
 
 _SHOWN = 10
 
@@ -62,11 +64,12 @@ def refresh_recommender(
     """Writes a version of an export that answers with other items.
 
     An item that the source answers with, or once did, keeps its vector unless it is
-    given another. A new item needs a vector, in the space of `embed_item`; in histories
-    it is passed over, since the query tower never learned it, but it is left out of
-    answers to histories that hold it. An item that is not listed is not answered any
-    more and still counts in histories. No other version is touched; to go back, remove
-    the new one.
+    given another. A new item is embedded from its features where the model knows items
+    by them, and counts in histories. Otherwise it needs a vector, in the space of
+    `embed_item`; in histories it is passed over, since the query tower never learned
+    it, but it is left out of answers to histories that hold it. An item that is not
+    listed is not answered any more and still counts in histories. No other version is
+    touched; to go back, remove the new one.
 
     Args:
         base: folder of the versions.
@@ -84,8 +87,8 @@ def refresh_recommender(
         `Refresh`.
 
     Raises:
-        InputError: when new items have no vector, too many would be removed, or the
-            source is not a whole export of this package.
+        InputError: when new items have neither vector nor features, too many would be
+            removed, or the source is not a whole export of this package.
         ExportError: when the new version answers other than it must.
 
     Example:
@@ -105,7 +108,7 @@ def refresh_recommender(
         prune = check_positive_int("prune", prune, "1 keeps the new version alone.")
     folder = _source_folder(base, source)
     old = _Source(folder)
-    new = _merged(old, items)
+    new, side = _merged(old, items)
     removed = sorted(set(old.items.ids) - set(new.ids))
     if len(removed) > check_fraction("max_removed", max_removed) * len(old.items.ids):
         raise InputError(
@@ -119,7 +122,8 @@ def refresh_recommender(
         new,
         old.settings,
         encode_query=old.encode_query,
-        truth=_Refreshed(old, new) if verify else None,
+        side=side,
+        truth=_Refreshed(old, new, side) if verify else None,
         samples=None,
         about={
             "model": old.manifest["model"],
@@ -174,7 +178,13 @@ class _Source:
             ),
             parts="all",
             time_aware=bool(self.manifest["time_aware"]),
+            features=item_features(self.manifest),
         )
+        self.side: ItemSide | None = None
+        if self.settings.features is not None:
+            self.side = ItemSide(
+                loaded.items.table.numpy(), loaded.items.embed_new, loaded
+            )
         catalogue = loaded.catalogue
         ids = [name.decode() for name in catalogue.identifiers.numpy()[1:]]
         self.items = Items(
@@ -188,7 +198,26 @@ class _Source:
         )
 
 
-def _merged(old: _Source, new: NewItems) -> Items:
+def features_of(
+    base: str | os.PathLike[str], source: int | None = None
+) -> FeatureSet | None:
+    """The features by which an export knows new items; None if by ids alone.
+
+    Args:
+        base: folder of the versions.
+        source: int or None. The version; None takes the highest. Defaults to `None`.
+    """
+    folder = _source_folder(Path(base), source)
+    return item_features(recommender.read_manifest(folder))
+
+
+def item_features(contents: Mapping[str, Any]) -> FeatureSet | None:
+    """The features that an export's manifest says items are known by."""
+    config = contents.get("features", {}).get("items")
+    return None if config is None else FeatureSet.from_config(config)
+
+
+def _merged(old: _Source, new: NewItems) -> tuple[Items, ItemSide | None]:
     """The items of the new version: what is given, else what was known."""
     known, retired = old.items, old.items.retired
     width = known.candidates.shape[1]
@@ -201,19 +230,19 @@ def _merged(old: _Source, new: NewItems) -> Items:
     size = len(new.ids)
     rows = np.array([places.get(item, -1) for item in new.ids])
     given = new.embeddings if new.embeddings is not None else [None] * size
-    homeless = [
-        item
-        for item, row, vector in zip(new.ids, rows, given, strict=True)
-        if row < 0 and vector is None
-    ]
+    bare = np.array([vector is None for vector in given]) & (rows < 0)
+    told = new.described() if old.side is not None else np.zeros(size, bool)
+    homeless = [new.ids[row] for row in np.flatnonzero(bare & ~told).tolist()]
     if homeless:
-        raise InputError(
-            "Every new item must have a vector: the model embeds items by their id "
-            f"alone, and never saw {len(homeless)} of these. Received: none for "
-            f"{_shown(homeless)}. Give them in a column `embedding`, leave the items "
-            "out, or train again."
-        )
+        raise _homeless(old, homeless)
     candidates = np.zeros([size, width], np.float32)
+    towers_of = np.where(rows >= 0, towers[np.maximum(rows, 0)], 0).astype(np.int32)
+    side, described = old.side, np.flatnonzero((rows < 0) & told)
+    if side is not None and len(described):
+        vectors_of, in_histories = _embedded(old, new, described)
+        candidates[described] = vectors_of
+        towers_of[described] = len(side.table.numpy()) + np.arange(len(described))
+        side = side.grown(in_histories)
     candidates[rows >= 0] = vectors[rows[rows >= 0]]
     for row, vector in enumerate(given):
         if vector is not None:
@@ -232,14 +261,45 @@ def _merged(old: _Source, new: NewItems) -> Items:
         candidates,
         events.astype(np.int64),
         titles,
-        np.where(rows >= 0, towers[np.maximum(rows, 0)], 0).astype(np.int32),
+        towers_of,
         embeddings.Retired(
             [(*known.ids, *retired.ids)[row] for row in gone],
             vectors[gone],
             counts[gone],
             towers[gone],
         ),
+    ), side
+
+
+def _homeless(old: _Source, items: Sequence[str]) -> InputError:
+    if old.settings.features is None:
+        return InputError(
+            "Every new item must have a vector: the model embeds items by their id "
+            f"alone, and never saw {len(items)} of these. Received: none for "
+            f"{_shown(items)}. Give them in a column `embedding`, leave the items "
+            "out, or train again with --item-features."
+        )
+    columns = ", ".join(old.settings.features.names)
+    return InputError(
+        "Every new item must be told of, since the model embeds it by its features. "
+        f"Received: nothing for {len(items)} of them, {_shown(items)}. Fill in one of "
+        f"the columns {columns}, give vectors in a column `embedding`, or leave the "
+        "items out."
     )
+
+
+def _embedded(
+    old: _Source, new: NewItems, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The vectors of new items, as candidates and in histories."""
+    features, raw = old.settings.features or (), new.features or {}
+    names = tf.constant([new.ids[row] for row in rows], tf.string)
+    values = [
+        tf.constant(raw[each.name][rows].tolist(), each.dtype) for each in features
+    ]
+    with tf.device("/CPU:0"):
+        candidates, in_histories = old.side.embed_new(names, *values)  # type: ignore[union-attr]
+    return candidates.numpy(), in_histories.numpy()
 
 
 def _checked_vector(
@@ -283,7 +343,7 @@ def _shown(ids: Sequence[str]) -> str:
 class _Refreshed(Truth):
     """What a refreshed version must answer, by the tower of the version before."""
 
-    def __init__(self, old: _Source, new: Items) -> None:
+    def __init__(self, old: _Source, new: Items, side: ItemSide | None) -> None:
         super().__init__(
             new.ids,
             new.counts,
@@ -292,6 +352,7 @@ class _Refreshed(Truth):
             time_aware=old.settings.time_aware,
         )
         self._encode = old.encode_query
+        self._table = [] if side is None else [tf.convert_to_tensor(side.table)]
         known = zip(
             (*new.ids, *new.retired.ids),
             (*new.tower_indices, *new.retired.tower_indices),
@@ -307,7 +368,7 @@ class _Refreshed(Truth):
             if not known:
                 continue
             indices = [[self._index_of[history[place]] for place in known]]
-            tensors = [tf.constant(indices, tf.int32)]
+            tensors = [tf.constant(indices, tf.int32), *self._table]
             if self.time_aware:
                 times = [[timestamps[place] for place in known]]
                 tensors += [

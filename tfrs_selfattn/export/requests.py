@@ -6,9 +6,9 @@ export is verified.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from tfrs_selfattn.export import prediction_log
 WARMUP_BATCHES = (1, 32)
 _WARMUP_LENGTH = 50
 _A_TIME = 1_700_000_000
+
+Defaults: TypeAlias = "Mapping[str, Mapping[str, npt.NDArray[Any]]]"
 
 
 class Request(NamedTuple):
@@ -98,6 +100,7 @@ def question(
     vectors: npt.NDArray[np.float32],
     *,
     time_aware: bool,
+    defaults: Defaults | None = None,
 ) -> Request:
     """A request to a signature.
 
@@ -108,7 +111,21 @@ def question(
             for the item of `embed_item`.
         vectors: float32 `[B, D]`, queries for an index alone.
         time_aware: bool. Whether the model takes times.
+        defaults: by signature, further inputs of one row, which every row gets.
     """
+    request = _question(signature, samples, others, vectors, time_aware)
+    for name, row in (defaults or {}).get(signature, {}).items():
+        request.inputs[name] = np.repeat(row, len(samples), axis=0)
+    return request
+
+
+def _question(
+    signature: str,
+    samples: Sequence[Sample],
+    others: Sequence[Sequence[str]],
+    vectors: npt.NDArray[np.float32],
+    time_aware: bool,
+) -> Request:
     if signature == "tf_example":
         serialized = examples(samples, others, time_aware=time_aware)
         return Request(signature, {"examples": serialized})
@@ -133,6 +150,7 @@ def warmup_requests(
     *,
     sizes: Sequence[int] = WARMUP_BATCHES,
     time_aware: bool,
+    defaults: Defaults | None = None,
 ) -> list[Request]:
     """One request of each batch size to each signature, of the most popular items."""
     history = sample(list(ids[:_WARMUP_LENGTH]))
@@ -144,6 +162,7 @@ def warmup_requests(
             [others] * size,
             np.ones([size, width], np.float32),
             time_aware=time_aware,
+            defaults=defaults,
         )
         for size in sizes
         for signature in signatures

@@ -12,6 +12,7 @@ import numpy as np
 from tfrs_selfattn._checks import check_choice, check_positive_int
 from tfrs_selfattn._keras import require_legacy_keras
 from tfrs_selfattn.export import checks, manifest, versions
+from tfrs_selfattn.export.item_side import item_side_of
 from tfrs_selfattn.export.live import Live
 from tfrs_selfattn.export.requests import sample
 from tfrs_selfattn.export.searching import as_index
@@ -103,12 +104,14 @@ def export_recommender(
     ids = checks.checked_ids(vocabulary.ids)
     candidates = checks.candidates_of(model, len(ids))
     time_aware = bool(getattr(model.query_tower, "time_aware", False))
+    side = item_side_of(model)
     settings = Settings(
         k=k,
         keep_seen=bool(keep_seen),
         index=as_index(index, k=k, xla=xla),
         parts=check_choice("parts", parts, PARTS),
         time_aware=time_aware,
+        features=None if side is None else model.query_tower.item_embedding.features,
     )
     truth = None
     if verify:
@@ -131,7 +134,12 @@ def export_recommender(
             np.arange(1, len(ids) + 1, dtype=np.int32),
         ),
         settings,
-        encode_query=shared(_encoder(model.query_tower), time_aware=time_aware),
+        encode_query=shared(
+            _encoder(model.query_tower, outside=side is not None),
+            time_aware=time_aware,
+            width=None if side is None else int(side.table.shape[1]),
+        ),
+        side=side,
         truth=truth,
         samples=None if sample_histories is None else [*map(sample, sample_histories)],
         about={
@@ -147,8 +155,20 @@ def export_recommender(
     )
 
 
-def _encoder(tower: Any) -> Any:
-    """The tower as a plain function, of times too if it takes them."""
+def _encoder(tower: Any, *, outside: bool) -> Any:
+    """The tower as a plain function, of times too if it takes them.
+
+    Args:
+        tower: query tower.
+        outside: bool. Whether the item table is an argument.
+    """
+
+    def encode_with_table(indices: Any, item_table: Any, *moments: Any) -> Any:
+        times = zip(("timestamps", "request_time"), moments, strict=False)
+        return tower(indices, training=False, item_table=item_table, **dict(times))
+
+    if outside:
+        return encode_with_table
 
     def encode(indices: Any, timestamps: Any = None, request_time: Any = None) -> Any:
         if timestamps is None:

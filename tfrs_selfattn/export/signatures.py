@@ -9,8 +9,12 @@ The names of signatures, inputs and outputs are fixed; clients depend on them.
 | `recommend_among` | `history`, `candidates` string [B, C] | same |
 | `tf_example` | `examples` string [B]: `history`, `exclude` | same |
 | `embed_query` | `history` | `embedding` float32 [B, D] |
-| `embed_item` | `item` string [B] | `embedding` float32 [B, D] |
+| `embed_item` | `item` string [B] and features | `embedding` float32 [B, D] |
 | `search` | `embedding` float32 [B, D], `exclude` | `ids`, `scores` |
+
+A model that knows items by their features takes raw values of them in `embed_item`, by
+name: string [B], float32 [B] or [B, d]. They count for an item that it does not know;
+`""`, NaN and zeros stand for what is missing.
 
 A time-aware model takes `timestamps` int64 [B, T] and `request_time` int64 [B] beside
 `history`, and in the examples. An export holds all but `search`; one of the query tower
@@ -28,8 +32,10 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from tfrs_selfattn.export.catalogue import Catalogue, Names
+from tfrs_selfattn.export.item_side import ItemSide, specs
 from tfrs_selfattn.export.searching import Search, rank_among, without
 from tfrs_selfattn.export.tf_example import decode_examples, like
+from tfrs_selfattn.features.feature_set import FeatureSet
 from tfrs_selfattn.ops.top_k import LOWEST_SCORE
 
 IDS = tf.TensorSpec([None, None], tf.string)
@@ -41,7 +47,8 @@ TIMES = {
 # Of the year 9999: differences of what lies between fit any arithmetic on them.
 _LATEST = 253_402_300_799
 
-# From tower indices int32 [B, T], and times for a time-aware tower, to queries [B, D].
+# From tower indices int32 [B, T], the item table [M + 1, D] of a tower that has it
+# outside, and times for a time-aware one, to queries [B, D].
 EncodeQuery: TypeAlias = Callable[..., tf.Tensor]
 
 
@@ -62,6 +69,8 @@ class Signatures(tf.Module):  # type: ignore[misc]
         k: int. Columns of an answer.
         keep_seen: bool. Answer with items of the history too.
         time_aware: bool. Whether the query tower takes times.
+        items: `ItemSide` of a model that knows items by features, else None.
+        features: `FeatureSet` of the items, likewise.
     """
 
     def __init__(
@@ -74,6 +83,8 @@ class Signatures(tf.Module):  # type: ignore[misc]
         k: int,
         keep_seen: bool,
         time_aware: bool,
+        items: ItemSide | None = None,
+        features: FeatureSet | None = None,
     ) -> None:
         super().__init__(name="recommender")
         self.names = names
@@ -85,6 +96,9 @@ class Signatures(tf.Module):  # type: ignore[misc]
         self._k = k
         self._keep_seen = keep_seen
         self._times = TIMES if time_aware else {}
+        if items is not None:
+            self.items = items
+        self._item_inputs = {} if features is None else specs(features, None)
 
     def concrete_functions(self) -> dict[str, Any]:
         """The functions to save, by signature, after tracking what they capture."""
@@ -94,7 +108,9 @@ class Signatures(tf.Module):  # type: ignore[misc]
                 self._embed_query, history=IDS, **self._times
             )
         if self.catalogue is not None:
-            functions["embed_item"] = _traced(self._embed_item, item=_ONE_ID)
+            functions["embed_item"] = _traced(
+                self._embed_item, item=_ONE_ID, **self._item_inputs
+            )
             width = self.catalogue.candidates.shape[1]
         if self.encode_query is not None and self.catalogue is not None:
             asked = {"history": IDS, **self._times}
@@ -155,8 +171,15 @@ class Signatures(tf.Module):  # type: ignore[misc]
         # Zeros for an empty history, also from a tower that does otherwise.
         return {"embedding": tf.where(self._is_known(places), queries, 0.0)}
 
-    def _embed_item(self, item: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": self.catalogue.vectors_of(self.names.rows_of(item))}
+    def _embed_item(self, item: tf.Tensor, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = self.names.rows_of(item)
+        vectors = self.catalogue.vectors_of(rows)
+        if raw:
+            ordered = [raw[name] for name in self._item_inputs]
+            new, _ = self.items.embed_new(item, *ordered)
+            is_new = tf.logical_and(rows < 0, item != "")[:, tf.newaxis]
+            vectors = tf.where(is_new, new, vectors)
+        return {"embedding": vectors}
 
     def _search_by_vector(
         self, embedding: tf.Tensor, exclude: tf.Tensor
@@ -175,11 +198,17 @@ class Signatures(tf.Module):  # type: ignore[misc]
         """The places `[B, T]` of a history and its query vectors `[B, D]`."""
         places = self.names.find(history)
         indices = tf.gather(self.names.tower_indices, places)
+        # Read as a whole: see `Catalogue.vectors_of`.
+        table = [tf.convert_to_tensor(self.items.table)] if self._outside else []
         if not self._times:
-            return places, self.encode_query(indices)
+            return places, self.encode_query(indices, *table)
         timestamps = tf.clip_by_value(like(timestamps, history), 0, _LATEST)
         request_time = tf.clip_by_value(request_time, 0, _LATEST)
-        return places, self.encode_query(indices, timestamps, request_time)
+        return places, self.encode_query(indices, *table, timestamps, request_time)
+
+    @property
+    def _outside(self) -> bool:
+        return bool(self._item_inputs)
 
     def _is_known(self, places: tf.Tensor) -> tf.Tensor:
         indices = tf.gather(self.names.tower_indices, places)
@@ -228,13 +257,22 @@ class Signatures(tf.Module):  # type: ignore[misc]
         return {"ids": self.catalogue.names_of(rows), "scores": scores}
 
 
-def shared(encode_query: EncodeQuery, *, time_aware: bool) -> Any:
+def shared(
+    encode_query: EncodeQuery, *, time_aware: bool, width: int | None = None
+) -> Any:
     """One function that every signature calls, not a copy of the tower in each.
 
     A concrete one, since any other would be wrapped once more by each refresh. Traces
     without AutoGraph if the tower can do without: 20 times faster.
+
+    Args:
+        encode_query: see `EncodeQuery`.
+        time_aware: bool. Whether it takes times.
+        width: int. D of the item table that it takes, None if it takes none.
     """
     signature = [tf.TensorSpec([None, None], tf.int32, name="indices")]
+    if width is not None:
+        signature.append(tf.TensorSpec([None, width], tf.float32, name="item_table"))
     if time_aware:
         signature += [
             tf.TensorSpec(spec.shape, spec.dtype, name=name)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tfrs_selfattn.export.live import UNKNOWN, Truth
 from tfrs_selfattn.export.reload import ExportError, ask
-from tfrs_selfattn.export.requests import Request, Sample, question
+from tfrs_selfattn.export.requests import Defaults, Request, Sample, question
 from tfrs_selfattn.ops.top_k import LOWEST_SCORE
 
 _RANKED = ("serving_default", "recommend_excluding", "recommend_among", "tf_example")
@@ -45,6 +45,7 @@ def verify(
     tolerance: float = 0.0,
     samples: Sequence[Sample] | None = None,
     also: Sequence[Request] = (),
+    defaults: Defaults | None = None,
 ) -> Verified:
     """Raises `ExportError` when a signature answers other than it must.
 
@@ -58,6 +59,7 @@ def verify(
             largest one. Defaults to `0.0`.
         samples: list of `Sample`, or None for those of `truth`.
         also: further requests, which only have to be answered.
+        defaults: further inputs; see `requests.question`.
     """
     samples = truth.samples() if samples is None else samples
     if not samples:
@@ -74,7 +76,14 @@ def verify(
     vectors = draw.normal(size=[len(samples), width]).astype(np.float32)
     vectors[-1] = 0.0
     questions = [
-        question(name, samples, others, vectors, time_aware=truth.time_aware)
+        question(
+            name,
+            samples,
+            others,
+            vectors,
+            time_aware=truth.time_aware,
+            defaults=defaults,
+        )
         for name in signatures
     ]
     answers = ask(folder, scratch, [*questions, *also])

@@ -21,9 +21,11 @@ import tensorflow as tf
 
 from tfrs_selfattn.export import embeddings, manifest, requests, verification, versions
 from tfrs_selfattn.export.catalogue import Catalogue, Names
+from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.signatures import Signatures
+from tfrs_selfattn.features.feature_set import FeatureSet
 
 _VOCABULARY_FILE = "vocabulary.txt"
 _WARMUP_FILE = "tf_serving_warmup_requests"
@@ -96,6 +98,7 @@ class Settings:
         index: `Index`.
         parts: str. `"all"`, `"query"` or `"index"`.
         time_aware: bool. Whether the query tower takes times.
+        features: `FeatureSet` that items are known by, or None.
     """
 
     k: int
@@ -103,6 +106,7 @@ class Settings:
     index: Index
     parts: str
     time_aware: bool
+    features: FeatureSet | None = None
 
 
 def write(
@@ -115,6 +119,7 @@ def write(
     truth: Truth | None,
     samples: Sequence[requests.Sample] | None,
     about: Mapping[str, Any],
+    side: ItemSide | None = None,
 ) -> Export:
     """Writes `<base>/<version>/`, verified unless `truth` is None.
 
@@ -127,11 +132,16 @@ def write(
         truth: what it must answer, or None.
         samples: to verify with, or None for those of `truth`.
         about: further entries of the manifest.
+        side: `ItemSide` of a model that knows items by features.
     """
     started = time.perf_counter()
     with versions.staging(base) as scratch:
         staged = scratch / "version"
-        functions = _save(staged, scratch, items, settings, encode_query)
+        functions = _save(staged, scratch, items, settings, encode_query, side)
+        # What a request says of an item by default: nothing.
+        nothing = {}
+        if settings.features is not None:
+            nothing["embed_item"] = settings.features.missing(1)
         sizes = _COMPILED_SIZES if settings.index.compiled else requests.WARMUP_BATCHES
         batching = _BATCHING
         if settings.index.compiled:
@@ -141,7 +151,12 @@ def write(
         extra.mkdir()
         width = int(items.candidates.shape[1])
         warmup = requests.warmup_requests(
-            functions, items.ids, width, sizes=sizes, time_aware=settings.time_aware
+            functions,
+            items.ids,
+            width,
+            sizes=sizes,
+            time_aware=settings.time_aware,
+            defaults=nothing,
         )
         requests.write_warmup(extra / _WARMUP_FILE, warmup)
         titled = _write_titles(extra, items)
@@ -159,6 +174,7 @@ def write(
                 tolerance=settings.index.tolerance,
                 samples=samples,
                 also=warmup,
+                defaults=nothing,
             )
         contents: dict[str, Any] = {
             "format": manifest.FORMAT,
@@ -179,6 +195,9 @@ def write(
                 "recall": round(found.recall, 4) if truth is not None else None,
             },
             "signatures": manifest.describe_signatures(functions),
+            "features": {}
+            if settings.features is None
+            else {"items": settings.features.to_config()},
             "titles": titled,
             "verified": found.samples,
             **about,
@@ -195,7 +214,12 @@ def write(
 
 
 def _save(
-    staged: Path, scratch: Path, items: Items, settings: Settings, encode_query: Any
+    staged: Path,
+    scratch: Path,
+    items: Items,
+    settings: Settings,
+    encode_query: Any,
+    side: ItemSide | None,
 ) -> dict[str, Any]:
     """Saves the SavedModel and returns its functions by signature."""
     ids = [item.encode() for item in items.ids]
@@ -220,6 +244,8 @@ def _save(
         k=settings.k,
         keep_seen=settings.keep_seen,
         time_aware=settings.time_aware and settings.parts != "index",
+        items=side,
+        features=settings.features,
     )
     functions = module.concrete_functions()
     # A server takes no gradients, and those of the attention would pile up

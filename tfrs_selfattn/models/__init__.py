@@ -12,7 +12,10 @@ require_legacy_keras("tfrs_selfattn.models")
 
 _EXPORTS = {
     "CandidateTower": "candidate_tower",
+    "ContentEmbedding": "content_embedding",
+    "FeatureProjection": "feature_projection",
     "InBatchRetrieval": "in_batch_retrieval",
+    "ItemContent": "content_embedding",
     "QueryTower": "query_tower",
     "SequenceRetrieval": "sequence_retrieval",
     "presets": "presets",

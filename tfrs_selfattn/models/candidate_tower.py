@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_selfattn._keras import keras, register
+from tfrs_selfattn.models.content_embedding import embed, whole_table
 
 
 @register
@@ -14,13 +15,15 @@ class CandidateTower(keras.Model):  # type: ignore[misc]
     """Embeds the items of the catalogue as the candidates of a two-tower model.
 
     Args:
-        item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding. Hand
-            it the query tower's own to share one table between history and candidates.
+        item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding, or
+            `ContentEmbedding`. Hand it the query tower's own to share one table between
+            history and candidates.
         normalize: bool. L2-normalize the candidates. Defaults to `False`.
         **kwargs: passed to `keras.Model` (`name`, …).
 
     Call arguments:
         items: int tensor of any shape, item indices.
+        training: bool.
 
     Returns:
         float32 tensor of the shape of `items` with D appended.
@@ -58,21 +61,25 @@ class CandidateTower(keras.Model):  # type: ignore[misc]
         restore = keras.saving.deserialize_keras_object
         return cls(**{**config, "item_embedding": restore(config["item_embedding"])})
 
-    def call(self, items: tf.Tensor) -> tf.Tensor:
-        return self._finish(self.item_embedding(items))
+    def call(self, items: tf.Tensor, training: Any = None) -> tf.Tensor:
+        return self.finish(embed(self.item_embedding, items, training))
 
-    def catalogue(self) -> tf.Tensor:
+    def catalogue(
+        self, item_table: tf.Tensor | None = None, training: Any = None
+    ) -> tf.Tensor:
         """All candidates: float32 `[N, D]`, row j for item index j + 1.
 
-        Reads the table as it stands, where a lookup of every index would copy it and
-        return its gradient as so many loose rows.
+        Args:
+            item_table: float `[N + 1, D]`, the vectors of all items where they are at
+                hand already. None takes them from the embedding. Defaults to `None`.
+            training: bool. Defaults to `None`.
         """
-        if not self.item_embedding.built:
-            self.item_embedding.build(None)
-        table = tf.convert_to_tensor(self.item_embedding.embeddings)
-        return self._finish(table[1:])
+        if item_table is None:
+            item_table = whole_table(self.item_embedding, training)
+        return self.finish(item_table[1:])
 
-    def _finish(self, candidates: tf.Tensor) -> tf.Tensor:
+    def finish(self, candidates: tf.Tensor) -> tf.Tensor:
+        """Vectors of items `[…, D]` as candidates: float32, normalized if they are."""
         candidates = tf.cast(candidates, tf.float32)
         if self.normalize:
             candidates = tf.math.l2_normalize(candidates, axis=-1)

@@ -7,11 +7,14 @@ from typing import Any
 
 from tfrs_selfattn._checks import check_choice, check_positive_int
 from tfrs_selfattn._keras import keras
+from tfrs_selfattn.features.feature_set import FeatureSet
 from tfrs_selfattn.layers import encoders
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 from tfrs_selfattn.losses.gbce import GBCE
 from tfrs_selfattn.losses.masked_items import MaskedItems
 from tfrs_selfattn.models.candidate_tower import CandidateTower
+from tfrs_selfattn.models.content_embedding import ContentEmbedding, ItemContent
+from tfrs_selfattn.models.feature_projection import FeatureProjection
 from tfrs_selfattn.models.query_tower import QueryTower
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
 
@@ -31,6 +34,12 @@ def sasrec(
     normalize: bool = False,
     temperature: float | None = None,
     loss: Any = None,
+    content: ItemContent | None = None,
+    id_dropout: float = 0.0,
+    oov_buckets: int = 0,
+    share_items: bool = True,
+    query_features: FeatureSet | None = None,
+    event_features: FeatureSet | None = None,
     seed: int | None = None,
 ) -> SequenceRetrieval:
     """SASRec as a two-tower model: causal self-attention, tied items, full softmax.
@@ -56,6 +65,15 @@ def sasrec(
             with `normalize`, else 1. Defaults to `None`.
         loss: next-item loss with a temperature of its own, instead of the preset's.
             Defaults to `None`.
+        content: `ItemContent`, what is known of the items, or None for ids alone.
+            Defaults to `None`.
+        id_dropout: float in [0, 1). Share of the items that a training step knows by
+            their content alone. Defaults to `0.0`.
+        oov_buckets: int. Vectors for ids that are new; see `ContentEmbedding`. Defaults
+            to `0`.
+        share_items: bool. One table for history and candidates. Defaults to `True`.
+        query_features: `FeatureSet` of users and requests, fitted. Defaults to `None`.
+        event_features: `FeatureSet` of events, fitted. Defaults to `None`.
         seed: int or None. Of dropout, and of what the loss draws. Defaults to `None`.
 
     Returns:
@@ -80,6 +98,12 @@ def sasrec(
         normalize=normalize,
         temperature=temperature,
         loss=loss,
+        content=content,
+        id_dropout=id_dropout,
+        oov_buckets=oov_buckets,
+        share_items=share_items,
+        query_features=query_features,
+        event_features=event_features,
         seed=seed,
     )
 
@@ -237,6 +261,12 @@ def _two_towers(
     seed: int | None = None,
     query_token: bool = False,
     make_loss: Callable[[float, int | None], Any] = _full_softmax,
+    content: ItemContent | None = None,
+    id_dropout: float = 0.0,
+    oov_buckets: int = 0,
+    share_items: bool = True,
+    query_features: FeatureSet | None = None,
+    event_features: FeatureSet | None = None,
     **encoder_options: Any,
 ) -> SequenceRetrieval:
     """What all presets have in common: one table of items, two towers, a loss."""
@@ -252,12 +282,32 @@ def _two_towers(
             "`temperature` must be None when a loss is given, which has its own. "
             f"Received: temperature={temperature}. Give it to the loss."
         )
-    items = keras.layers.Embedding(
-        num_items + 1,
-        embedding_dim,
-        embeddings_initializer=keras.initializers.RandomNormal(stddev=_STDDEV),
-        name="items",
-    )
+    if content is None and (id_dropout or oov_buckets):
+        raise ValueError(
+            "`id_dropout` and `oov_buckets` need `content`: without an id, items that "
+            f"are known by nothing else are nothing. Received: id_dropout={id_dropout}"
+            f", oov_buckets={oov_buckets}, content=None. Give the items features."
+        )
+
+    def table(name: str, seed: int | None) -> Any:
+        if content is None:
+            normal = keras.initializers.RandomNormal(stddev=_STDDEV)
+            return keras.layers.Embedding(
+                num_items + 1, embedding_dim, embeddings_initializer=normal, name=name
+            )
+        return ContentEmbedding.for_content(
+            content,
+            embedding_dim,
+            id_dropout=id_dropout,
+            oov_buckets=oov_buckets,
+            seed=seed,
+            name=name,
+        )
+
+    items = table("items", _loss_seed(seed, 8))
+    candidate_items = items
+    if not share_items:
+        candidate_items = table("candidate_items", _loss_seed(seed, 7))
     encoder = make_encoder(
         embedding_dim,
         max_length=max_length + query_token,
@@ -270,12 +320,20 @@ def _two_towers(
         max_length=max_length,
         normalize=normalize,
         query_token=query_token,
+        query_projection=_projection(query_features, embedding_dim, "query_features"),
+        event_projection=_projection(event_features, embedding_dim, "event_features"),
         name="query_tower",
     )
-    candidates = CandidateTower(items, normalize=normalize, name="candidate_tower")
+    candidates = CandidateTower(
+        candidate_items, normalize=normalize, name="candidate_tower"
+    )
     return SequenceRetrieval(tower, candidates, loss=loss)
 
 
-def _loss_seed(seed: int | None) -> int | None:
+def _projection(features: FeatureSet | None, width: int, name: str) -> Any:
+    return None if features is None else FeatureProjection(features, width, name=name)
+
+
+def _loss_seed(seed: int | None, apart: int = 9) -> int | None:
     """A seed that no dropout of the encoder has."""
-    return None if seed is None else seed + 9
+    return None if seed is None else seed + apart

@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras, register
+from tfrs_selfattn.features.feature import Encoded
 from tfrs_selfattn.layers.pooling import SequencePooling
+from tfrs_selfattn.models.content_embedding import embed
 from tfrs_selfattn.ops.masks import align_right
 
 _STDDEV = 0.02
@@ -31,7 +33,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
     from after the request as one from as long before it.
 
     Args:
-        item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding.
+        item_embedding: `Embedding` of N + 1 rows, where row 0 stands for padding, or
+            `ContentEmbedding`.
         encoder: layer from float `[B, T, D]` to `[B, T, D]`, usually
             `tfrs_selfattn.layers.SequenceEncoder`.
         pooling: layer from `[B, T, D]` to `[B, D]`, or to `[B, K, D]` for several
@@ -44,6 +47,10 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             item; the query is what the encoder makes of it. For encoders that are not
             causal and learn from hidden items (BERT4Rec). Not for time-aware ones.
             Defaults to `False`.
+        query_projection: `FeatureProjection` of what is known of the user and of the
+            request, whose vector is added to the query; or None. Defaults to `None`.
+        event_projection: `FeatureProjection` of what is known of an event, whose vector
+            is added to its item's; or None. Defaults to `None`.
         **kwargs: passed to `keras.Model` (`name`, …).
 
     Call arguments:
@@ -53,9 +60,15 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             others ignore it.
         request_time: int64 `[B]`, Unix seconds of the moment to recommend for, for a
             time-aware tower; others ignore it.
+        item_table: float `[M, D]`, vectors of items by index in place of the
+            embedding's: those computed before, or of more items than were trained.
+        query_features: `Encoded` of `[B]`, for a tower with `query_projection`.
+        event_features: `Encoded` of `[B, T]`, for a tower with `event_projection`. What
+            it says of padding does not matter.
 
     Returns:
-        float32 `[B, D]`, or `[B, K, D]`. A history without a real item gives zeros.
+        float32 `[B, D]`, or `[B, K, D]`. A history without a real item gives zeros, or
+        what the query's features add to them.
 
     Raises:
         ValueError: when `max_length` is not positive, ids are not an integer `[B, T]`,
@@ -81,6 +94,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         max_length: int = 200,
         normalize: bool = False,
         query_token: bool = False,
+        query_projection: Any = None,
+        event_projection: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -90,6 +105,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         self.max_length = check_positive_int("max_length", max_length)
         self.normalize = bool(normalize)
         self.query_token = bool(query_token)
+        self.query_projection = query_projection
+        self.event_projection = event_projection
         self.time_aware = _needs_times(encoder)
         if self.query_token and self.time_aware:
             raise ValueError(
@@ -115,18 +132,36 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             "max_length": self.max_length,
             "normalize": self.normalize,
             "query_token": self.query_token,
+            "query_projection": _serialized(self.query_projection),
+            "event_projection": _serialized(self.event_projection),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QueryTower:
         restore = keras.saving.deserialize_keras_object
-        parts = ("item_embedding", "encoder", "pooling")
-        return cls(**{**config, **{part: restore(config[part]) for part in parts}})
+        parts = {
+            part: restore(config[part])
+            for part in (
+                "item_embedding",
+                "encoder",
+                "pooling",
+                "query_projection",
+                "event_projection",
+            )
+            if config.get(part) is not None
+        }
+        return cls(**{**config, **parts})
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds a reloaded tower; Keras would call it on floats, which are no ids."""
         times = tf.zeros([1, 1], tf.int64)
-        self(tf.zeros([1, 1], tf.int32), timestamps=times, request_time=times[0])
+        history = tf.zeros([1, 1], tf.int32)
+        self(
+            history,
+            timestamps=times,
+            request_time=times[0],
+            **nothing_known(self, history),
+        )
 
     def call(
         self,
@@ -134,19 +169,32 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         training: Any = None,
         timestamps: tf.Tensor | None = None,
         request_time: tf.Tensor | None = None,
+        item_table: tf.Tensor | None = None,
+        query_features: Encoded | None = None,
+        event_features: Encoded | None = None,
     ) -> tf.Tensor:
         history = _check_ids(history)
-        times = {}
+        times, moving = {}, []
         if self.time_aware:
             timestamps = _check_times("timestamps", timestamps, history.shape)
             request_time = _check_times("request_time", request_time, history.shape[:1])
-            history, timestamps = align_right(history, self.max_length, timestamps)
+            moving.append(timestamps)
+        if self.event_projection is not None:
+            places = tf.range(tf.shape(history)[1])
+            moving.append(tf.broadcast_to(places, tf.shape(history)))
+        history, *moved = align_right(history, self.max_length, *moving)
+        if self.time_aware:
+            timestamps = moved.pop(0)
             # The items stand side by side now: the next one's time asks for it.
-            asked = tf.concat([timestamps[:, 1:], request_time[:, tf.newaxis]], axis=1)
+            asked = tf.concat([timestamps[:, 1:], tf.expand_dims(request_time, 1)], 1)
             times = {"timestamps": timestamps, "request_times": asked}
-        else:
-            (history,) = align_right(history, self.max_length)
-        items, real = self.item_embedding(history), history != 0
+        items, real = self._vectors(history, item_table, training), history != 0
+        if self.event_projection is not None:
+            known = _given("event_features", event_features)
+            known = Encoded(
+                *(tf.gather(each, moved[0], batch_dims=1) for each in known)
+            )
+            items += tf.cast(self.event_projection(known), items.dtype)
         if self.query_token:
             # A user without an item has no token either, hence the zero vector.
             known = tf.reduce_any(real, axis=1, keepdims=True)
@@ -154,7 +202,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             items = tf.concat([items, token], axis=1)
             real = tf.concat([real, known], axis=1)
         states = self.encoder(items, mask=real, training=training, **times)
-        return self._finish(self.pooling(states, mask=real))
+        return self._finish(self.pooling(states, mask=real), query_features)
 
     def encode(
         self,
@@ -164,6 +212,9 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
         hidden: tf.Tensor | None = None,
+        item_table: tf.Tensor | None = None,
+        query_features: Encoded | None = None,
+        event_features: Encoded | None = None,
     ) -> tf.Tensor:
         """The query after every position, for training on each of them.
 
@@ -176,6 +227,9 @@ class QueryTower(keras.Model):  # type: ignore[misc]
                 for, for a time-aware tower.
             hidden: bool `[B, T]`, for a tower with `query_token`: where the token takes
                 the place of the item, which is to be guessed.
+            item_table: float `[M, D]`, vectors of items in place of the embedding's.
+            query_features: `Encoded` of `[B, T]`, what is known of each request.
+            event_features: `Encoded` of `[B, T]`.
 
         Returns:
             float32 `[B, T, D]`. Row t is the query of a user whose history ends at t;
@@ -190,7 +244,10 @@ class QueryTower(keras.Model):  # type: ignore[misc]
                     "request_times", request_times, history.shape
                 ),
             }
-        items = self.item_embedding(history)
+        items = self._vectors(history, item_table, training)
+        if self.event_projection is not None:
+            known = _given("event_features", event_features)
+            items += tf.cast(self.event_projection(known), items.dtype)
         if hidden is not None:
             if self._token is None:
                 raise ValueError(
@@ -206,16 +263,63 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             training=training,
             **times,
         )
-        return self._finish(states)
+        return self._finish(states, query_features)
+
+    def without_history(self, query_features: Encoded) -> tf.Tensor:
+        """The queries of users of whom no item is known: float32 `[…, D]`."""
+        vectors = tf.cast(self.query_projection(query_features), tf.float32)
+        return tf.math.l2_normalize(vectors, axis=-1) if self.normalize else vectors
+
+    def _vectors(
+        self, history: tf.Tensor, item_table: tf.Tensor | None, training: Any
+    ) -> tf.Tensor:
+        if item_table is None:
+            return embed(self.item_embedding, history, training)
+        return tf.gather(item_table, history)
 
     def _token_of(self, items: tf.Tensor) -> tf.Tensor:
         """The token as one of these vectors: `[1, 1, D]`."""
         return tf.cast(self._token, items.dtype)[tf.newaxis, tf.newaxis]
 
-    def _finish(self, queries: tf.Tensor) -> tf.Tensor:
+    def _finish(self, queries: tf.Tensor, query_features: Encoded | None) -> tf.Tensor:
         """Towers emit float32 whatever they compute in: losses and indexes need it."""
         queries = tf.cast(queries, tf.float32)
+        if self.query_projection is not None:
+            known = self.query_projection(_given("query_features", query_features))
+            known = tf.cast(known, tf.float32)
+            more = queries.shape.rank - known.shape.rank  # interests share them
+            queries += known if not more else known[:, tf.newaxis]
         return tf.math.l2_normalize(queries, axis=-1) if self.normalize else queries
+
+
+def nothing_known(tower: Any, history: tf.Tensor) -> dict[str, Encoded]:
+    """Features that say nothing, by argument, for a history int `[B, T]`.
+
+    None for a tower that takes none, whoever wrote it.
+    """
+    found = {}
+    shape = tf.shape(history)
+    for name, lead in (("query", shape[:1]), ("event", shape)):
+        projection = getattr(tower, f"{name}_projection", None)
+        if projection is not None:
+            empty = tf.zeros(tf.concat([lead, [0]], axis=0))
+            numbers = [projection.features.num_dense]
+            dense = tf.zeros(tf.concat([lead, numbers], axis=0))
+            found[f"{name}_features"] = Encoded(tf.cast(empty, tf.int32), empty, dense)
+    return found
+
+
+def _given(name: str, features: Encoded | None) -> Encoded:
+    if features is None:
+        raise ValueError(
+            f"`{name}` must be given to a tower that was built with them. Received: "
+            f"{name}=None. Encode them with `FeatureEncoder`."
+        )
+    return features
+
+
+def _serialized(layer: Any) -> Any:
+    return None if layer is None else keras.saving.serialize_keras_object(layer)
 
 
 def _check_ids(history: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,8 @@ from tfrs_selfattn.losses.context import (
     takes_context,
 )
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
+from tfrs_selfattn.models.content_embedding import ContentEmbedding, whole_table
+from tfrs_selfattn.models.query_tower import nothing_known
 
 
 @register
@@ -45,6 +47,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         timestamps: int64 `[B, T]`, Unix seconds of the items, for a time-aware model.
         request_time: int64 `[B]`, Unix seconds of the moment to recommend for, for a
             time-aware model.
+        query_features: `Encoded` of `[B]`, of a tower with `query_projection`.
+        event_features: `Encoded` of `[B, T]`, of a tower with `event_projection`.
 
     Returns:
         float32 `[B, D]`, the query, or `[B, K, D]` when the tower's pooling gives K
@@ -53,11 +57,13 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     Training rows: a dictionary of `history` int `[B, T]`; `targets` int `[B, T]`, the
     item that follows each position, 0 where there is none; and, optionally,
     `segment_ids` int `[B, T]` of packed rows and `sample_weight` float `[B, T]`; for a
-    time-aware model also `timestamps` and `request_times`, int64 `[B, T]`.
+    time-aware model also `timestamps` and `request_times`, int64 `[B, T]`; for a tower
+    with features also `query_features` and `event_features`, `Encoded` of `[B, T]`.
 
     Evaluation rows: a dictionary of `history` int `[B, T]`, uncut, and `target` int
     `[B]`, and for a time-aware model `timestamps` int64 `[B, T]` and `request_time`
-    int64 `[B]`; see `tfrs_selfattn.data.evaluation_dataset`.
+    int64 `[B]`, for a tower with features `query_features` of `[B]` and
+    `event_features` of `[B, T]`; see `tfrs_selfattn.data.evaluation_dataset`.
     """
 
     def __init__(
@@ -109,7 +115,9 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds a reloaded model; Keras would call it on floats, which are no ids."""
         times = tf.zeros([1, 1], tf.int64)
-        self(tf.zeros([1, 1], tf.int32), timestamps=times, request_time=times[0])
+        history = tf.zeros([1, 1], tf.int32)
+        known = nothing_known(self.query_tower, history)
+        self(history, timestamps=times, request_time=times[0], **known)
         self.candidate_tower(tf.zeros([1], tf.int32))
 
     @property
@@ -131,9 +139,14 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         training: Any = None,
         timestamps: tf.Tensor | None = None,
         request_time: tf.Tensor | None = None,
+        query_features: Any = None,
+        event_features: Any = None,
     ) -> tf.Tensor:
         return self.query_tower(
-            history, training=training, **self._times(timestamps, request_time)
+            history,
+            training=training,
+            **self._times(timestamps, request_time),
+            **_given(query_features=query_features, event_features=event_features),
         )
 
     def score(
@@ -141,6 +154,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         history: tf.Tensor,
         timestamps: tf.Tensor | None = None,
         request_time: tf.Tensor | None = None,
+        query_features: Any = None,
+        event_features: Any = None,
     ) -> tf.Tensor:
         """Scores of the whole catalogue: float32 `[B, N]`, column j for index j + 1.
 
@@ -150,11 +165,21 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             history: int `[B, T]` item indices, oldest first, 0 = padding.
             timestamps: int64 `[B, T]`, for a time-aware model; others ignore it.
             request_time: int64 `[B]`, for a time-aware model; others ignore it.
+            query_features: `Encoded` of `[B]`, of a tower with `query_projection`.
+            event_features: `Encoded` of `[B, T]`, of one with `event_projection`.
         """
+        table = self._item_table(training=False)
         queries = self.query_tower(
-            history, training=False, **self._times(timestamps, request_time)
+            history,
+            training=False,
+            **self._times(timestamps, request_time),
+            **_given(
+                item_table=table,
+                query_features=query_features,
+                event_features=event_features,
+            ),
         )
-        candidates = self.candidate_tower.catalogue()
+        candidates = self.candidate_tower.catalogue(**_given(item_table=table))
         if queries.shape.rank == 2:
             return tf.matmul(queries, candidates, transpose_b=True)
         # One interest at a time: [B, K, N] is never held.
@@ -176,6 +201,14 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         score = tf.function(self.score, input_signature=signature)
         score.time_aware = self.time_aware
         return score
+
+    def _item_table(self, training: Any) -> tf.Tensor | None:
+        """The vectors of all items where both towers need them and they cost work."""
+        if not self.shares_table or not isinstance(
+            self.query_tower.item_embedding, ContentEmbedding
+        ):
+            return None
+        return whole_table(self.query_tower.item_embedding, training)
 
     def _times(
         self, timestamps: tf.Tensor | None, request_time: tf.Tensor | None
@@ -200,12 +233,20 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             inputs = loss.prepare(inputs)
         targets = inputs["targets"]
         hidden = {"hidden": inputs["hidden"]} if "hidden" in inputs else {}
+        # A loss that draws negatives embeds what it drew and no more.
+        needs_all = not takes_context(loss)
+        table = self._item_table(training) if needs_all else None
         states = self.query_tower.encode(
             inputs["history"],
             inputs.get("segment_ids"),
             training=training,
             **self._row_times(inputs),
             **hidden,
+            **_given(
+                item_table=table,
+                query_features=inputs.get("query_features"),
+                event_features=inputs.get("event_features"),
+            ),
         )
         weights = inputs.get("sample_weight")
         if weights is not None:  # a weight of 0 is no target
@@ -214,11 +255,18 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         if weights is not None:
             weights = tf.gather_nd(weights, learn)
         queries, items = tf.gather_nd(states, learn), tf.gather_nd(targets, learn) - 1
-        if not takes_context(loss):
-            return loss(queries, self.candidate_tower.catalogue(), items, weights)
         tower = self.candidate_tower
+        if needs_all:
+            own = {} if table is not None else {"training": training}
+            catalogue = tower.catalogue(
+                **_given(item_table=table), **_content(tower, own)
+            )
+            return loss(queries, catalogue, items, weights)
+        own = _content(tower, {"training": training})
         candidates = CandidateLookup(
-            lambda rows: tower(rows + 1), tower.num_items, tower.catalogue
+            lambda rows: tower(rows + 1, **own),
+            tower.num_items,
+            lambda: tower.catalogue(**own),
         )
         context = batch_context(inputs["history"], targets, inputs.get("segment_ids"))
         return loss(queries, candidates, items, weights, context=context)
@@ -234,10 +282,27 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         """Ranks the catalogue for a batch of evaluation rows."""
         history = inputs["history"]
         ranks = target_ranks(
-            self.score(history, inputs.get("timestamps"), inputs.get("request_time")),
+            self.score(
+                history,
+                inputs.get("timestamps"),
+                inputs.get("request_time"),
+                inputs.get("query_features"),
+                inputs.get("event_features"),
+            ),
             inputs["target"],
             history if self.filter_seen else None,
         )
         for metric in self._ranking_metrics:
             metric.update_state(ranks)
         return {metric.name: metric.result() for metric in self._ranking_metrics}
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None: towers of others may not know the rest."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _content(tower: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for the tower if its items have content, else none."""
+    embedding = getattr(tower, "item_embedding", None)
+    return arguments if isinstance(embedding, ContentEmbedding) else {}

@@ -4,6 +4,7 @@
 config.json        everything needed to rebuild the model
 vocabulary.txt     the items, one id a line, in index order
 items.csv          item_id, count, title
+features.json      what is known beside ids, and its values in *_features.parquet
 checkpoints/       last/ (to resume from), best/ (by validation NDCG@10)
 metrics.json       validation metrics of each epoch; test metrics once evaluated
 tensorboard/       logs
@@ -20,9 +21,12 @@ from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
     "DataConfig": "config",
+    "FeaturesConfig": "config",
+    "Known": "side_information",
     "ModelConfig": "config",
     "RunConfig": "config",
     "RunFolder": "run_folder",
+    "SideInformation": "side_information",
     "TrainingConfig": "config",
     "TrainingDiverged": "checkpoints",
     "TrainingResult": "trainer",

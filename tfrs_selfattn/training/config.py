@@ -22,7 +22,11 @@ from tfrs_selfattn.data.windows import KINDS
 
 SCHEDULES = ("constant", "cosine")
 FORMAT = 1  # raised when an older reader could not make sense of config.json
-_OPTIONS = {"path": "data"}  # fields whose option has another name
+# Fields whose option has another name.
+_OPTIONS = {
+    "path": "data",
+    "items": "item_features",
+}
 _SEEDS = 1 << 32  # what NumPy takes
 # What presets differ in, as their functions have it; TensorFlow is not needed to know.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -70,6 +74,10 @@ class ModelConfig:
         time_aware: bool. Use timestamps and request times. None takes the preset's.
         normalize: bool. L2-normalize queries and candidates.
         temperature: float above 0, of the loss. None lets the preset choose.
+        id_dropout: float in [0, 1). Share of the items that a step knows by their
+            features alone.
+        oov_buckets: int. Vectors for ids that are new, by their hash.
+        share_items: bool. One table of items for both towers.
     """
 
     preset: str = "sasrec"
@@ -81,6 +89,9 @@ class ModelConfig:
     time_aware: bool | None = None
     normalize: bool = False
     temperature: float | None = None
+    id_dropout: float = 0.0
+    oov_buckets: int = 0
+    share_items: bool = True
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -91,6 +102,8 @@ class ModelConfig:
         for name in ("embedding_dim", "num_blocks", "num_heads", "max_length"):
             check_positive_int(name, getattr(self, name))
         check_fraction("dropout", self.dropout)
+        check_fraction("id_dropout", self.id_dropout)
+        check_not_negative("oov_buckets", self.oov_buckets)
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
         if self.time_aware and self.preset == "bert4rec":
@@ -111,6 +124,19 @@ class ModelConfig:
         if not self.time_aware and not PRESETS[self.preset]["time_aware"]:
             del arguments["time_aware"]  # which not every preset has
         return arguments
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Which side information a run has, as the command line writes it.
+
+    Args:
+        items: str. `FILE:COLUMN=KIND,…`, or `""` for none.
+        fingerprint: str. SHA-256 of the fitted features and of their values.
+    """
+
+    items: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,12 +199,14 @@ class RunConfig:
         data: where the events came from.
         model: which model.
         training: how it is trained.
+        features: what is known beside ids.
     """
 
     num_items: int
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
     @classmethod
     def for_sequences(
@@ -187,6 +215,7 @@ class RunConfig:
         data: DataConfig,
         model: ModelConfig,
         training: TrainingConfig,
+        features: FeaturesConfig | None = None,
     ) -> RunConfig:
         """The configuration of a run on these sequences, their fingerprint noted.
 
@@ -199,8 +228,15 @@ class RunConfig:
                 f"would be lost. Received: stride={training.stride}, max_length="
                 f"{model.max_length}. Use a smaller stride."
             )
+        features = features or FeaturesConfig()
+        if (model.id_dropout or model.oov_buckets) and not features.items:
+            raise InputError(
+                "`id_dropout` and `oov_buckets` need item features: without its id, an "
+                f"item would be nothing. Received: id_dropout={model.id_dropout}, "
+                f"oov_buckets={model.oov_buckets}. Give the items features."
+            )
         data = dataclasses.replace(data, fingerprint=fingerprint(sequences))
-        return cls(len(sequences.vocabulary), data, model, training)
+        return cls(len(sequences.vocabulary), data, model, training, features)
 
     def to_json(self) -> str:
         """The text of config.json."""
@@ -225,6 +261,7 @@ class RunConfig:
                 data=DataConfig(**content["data"]),
                 model=ModelConfig(**content["model"]),
                 training=TrainingConfig(**content["training"]),
+                features=FeaturesConfig(**content.get("features", {})),
             )
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
@@ -243,6 +280,9 @@ class RunConfig:
             (self.model, other.model),
             (self.training, other.training),
         ]
+        # Where the features lie does not matter either.
+        if self.features.fingerprint != other.features.fingerprint:
+            parts.append((self.features, other.features))
         same_data = self.data.fingerprint == other.data.fingerprint
         if not same_data:
             parts.insert(0, (self.data, other.data))
@@ -256,6 +296,11 @@ class RunConfig:
             other.data, fingerprint=self.data.fingerprint
         ):
             found.insert(0, f"other events in {self.data.path}")
+        mine = self.features
+        if self.features.fingerprint != other.features.fingerprint and (
+            mine == dataclasses.replace(other.features, fingerprint=mine.fingerprint)
+        ):
+            found.append(f"other values of the features {mine.items}")
         return found
 
 

@@ -17,13 +17,21 @@ from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data.vocabulary import Vocabulary
 from tfrs_selfattn.training.config import RunConfig
 from tfrs_selfattn.training.lock import LOCK, exclusive
+from tfrs_selfattn.training.side_information import FILES, SideInformation
 
 _CONFIG = "config.json"
 _ITEMS = "items.csv"
 _METRICS = "metrics.json"
 _VOCABULARY = "vocabulary.txt"
 # What a folder may hold whose creation was cut short; the lock file comes first.
-_UNFINISHED = {LOCK, _VOCABULARY, f"{_VOCABULARY}.part", _ITEMS, f"{_CONFIG}.part"}
+_UNFINISHED = {
+    LOCK,
+    _VOCABULARY,
+    f"{_VOCABULARY}.part",
+    _ITEMS,
+    f"{_CONFIG}.part",
+    *FILES,
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class RunFolder:
         config: RunConfig,
         vocabulary: Vocabulary,
         titles: Mapping[str, str],
+        side: SideInformation | None = None,
     ) -> RunFolder:
         """Creates the folder, or opens the one of the same run.
 
@@ -95,6 +104,8 @@ class RunFolder:
                     "title": [titles.get(item, "") for item in vocabulary.ids],
                 }
                 pl.DataFrame(items).write_csv(path / _ITEMS)
+                if side is not None:
+                    side.save(path)
                 _write(path / _CONFIG, config.to_json())
             except BaseException:
                 _take_back(path, made)
@@ -114,6 +125,10 @@ class RunFolder:
         """The items in index order, with their counts."""
         counts = self._items()["count"].to_numpy()
         return Vocabulary.load(self.path / _VOCABULARY, counts)
+
+    def side(self) -> SideInformation:
+        """What the run knows beside ids."""
+        return SideInformation.load(self.path)
 
     def titles(self) -> dict[str, str]:
         """Titles by item id, of the items that have one."""

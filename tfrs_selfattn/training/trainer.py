@@ -19,6 +19,7 @@ from tfrs_selfattn.data.pipelines import (
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
+from tfrs_selfattn.models.query_tower import nothing_known
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
 from tfrs_selfattn.training.checkpoints import (
     RunCheckpoint,
@@ -29,6 +30,7 @@ from tfrs_selfattn.training.config import RunConfig
 from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.optimizer import make_optimizer
 from tfrs_selfattn.training.run_folder import RunFolder
+from tfrs_selfattn.training.side_information import SideInformation
 
 _EVALUATION_BATCH = 256
 
@@ -89,7 +91,8 @@ def _train(
 ) -> TrainingResult:
     config = folder.config.training
     keras.utils.set_random_seed(config.seed)
-    model = build_model(folder.config)
+    side = folder.side()
+    model = build_model(folder.config, side)
     rows = pack_rows(
         split,
         row_length=folder.config.model.max_length,
@@ -158,16 +161,27 @@ def check_split(split: Split) -> None:
         )
 
 
-def build_model(config: RunConfig) -> SequenceRetrieval:
-    """The untrained model of a configuration, with all its weights made."""
+def build_model(
+    config: RunConfig, side: SideInformation | None = None
+) -> SequenceRetrieval:
+    """The untrained model of a configuration, with all its weights made.
+
+    Args:
+        config: of the run.
+        side: what it knows beside ids. Defaults to `None`.
+    """
+    side = side or SideInformation()
     model = presets.build(
         config.model.preset,
         config.num_items,
         seed=config.training.seed,
+        content=side.content(),
         **config.model.arguments(),
     )
     times = np.zeros([1, 1], np.int64)
-    model.score(np.zeros([1, 1], np.int32), times, times[0])
+    history = np.zeros([1, 1], np.int32)
+    known = nothing_known(model.query_tower, history)
+    model.score(history, times, times[0], **known)
     return model
 
 
@@ -177,7 +191,7 @@ def load_model(folder: RunFolder) -> SequenceRetrieval:
     Raises:
         InputError: when no epoch of the run was completed.
     """
-    model = build_model(folder.config)
+    model = build_model(folder.config, folder.side())
     if not restore_best(folder, model):
         raise InputError(
             f"The run {folder.path} has no complete epoch yet. Repeat the `train` "
