@@ -154,6 +154,7 @@ def test_the_flags_of_the_compose_file_are_explained():
     for flag in re.findall(r"--(\w+)", compose):
         if flag != "profile":
             assert f"`--{flag}" in README, flag
+    assert "`TF_ENABLE_ONEDNN_OPTS=0`" in README and "TF_ENABLE_ONEDNN_OPTS" in compose
 
 
 def test_the_configurations_are_what_a_server_reads():
