@@ -2,7 +2,6 @@
 
     python benchmarks/serving.py --sizes 3000 100000 1000000
     python benchmarks/serving.py --profile
-    python benchmarks/serving.py --sizes 100000 --soak 30
 
 Exports one model per catalogue with an exact index, with a partitioned one, and beside
 them the same towers with TFRS BruteForce (which leaves no seen items out). Each is
@@ -196,7 +195,7 @@ class Served:
 
     def at_rate(self, rate, seconds):
         """Latencies of requests at random moments, from when each was due."""
-        draw, times = random.Random(1), []
+        draw, times, asked = random.Random(1), [], []
         with ThreadPoolExecutor(4 * THREADS) as pool:
             started, due = time.perf_counter(), 0.0
 
@@ -207,7 +206,9 @@ class Served:
             for number in range(int(rate * seconds)):
                 due += draw.expovariate(rate)
                 time.sleep(max(started + due - time.perf_counter(), 0.0))
-                pool.submit(ask, number, due)
+                asked.append(pool.submit(ask, number, due))
+        for future in asked:
+            future.result()  # raises what the server refused
         return sorted(times)
 
     def memory_mb(self):
@@ -241,24 +242,6 @@ def through_server(base, ids, folder, repeats, seconds):
         result["half_p99"] = percentile(half, 0.99)
         result["rss_mb"] = served.memory_mb()
         return result
-    finally:
-        served.close()
-
-
-def soak(base, ids, folder, minutes):
-    """Half load for so long; prints the memory every minute."""
-    served = Served(base, ids, folder)
-    try:
-        rate = served.saturate(5) / 2
-        print(f"soak: {rate:.0f} requests a second")
-        for minute in range(int(minutes)):
-            times = served.at_rate(rate, 60)
-            p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
-            print(
-                f"  minute {minute + 1}: {served.memory_mb():.0f} MB, "
-                f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
-                flush=True,
-            )
     finally:
         served.close()
 
@@ -322,7 +305,6 @@ def main():
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--keep", help="folder of exports, made there once and reused")
     parser.add_argument("--export-only", action="store_true")
-    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     options = parser.parse_args()
     from tests.serving import model_server
 
@@ -352,9 +334,6 @@ def main():
                         f"{size:>9,} {index:<12} exported in {took:.1f} s", flush=True
                     )
                 if options.export_only:
-                    continue
-                if options.soak:
-                    soak(base, ids, folder, options.soak)
                     continue
                 result = in_process(path, ids, options.repeats)
                 answers[index] = result.pop("ids")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -40,6 +41,18 @@ def test_answers_by_id_best_first(recommender, expected):
     assert ids(answers) == [expected(history)[0] for history in histories]
     scores = [item.score for item in answers[0]]
     assert scores == pytest.approx(expected(histories[0])[1], rel=1e-4, abs=1e-5)
+
+
+def test_loading_warns_of_nothing(export, caplog):
+    logger = logging.getLogger("absl")
+    logger.addHandler(caplog.handler)
+    try:
+        load_recommender(export.path)
+        assert not caplog.messages
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "something else" in caplog.messages
 
 
 def test_exclusions_for_each_history(recommender, expected):

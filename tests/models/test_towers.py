@@ -310,3 +310,21 @@ def test_a_token_where_there_can_be_none():
     message = r"`query_token` must be False for a time-aware encoder.*query_token=True"
     with pytest.raises(ValueError, match=message):
         QueryTower(keras.layers.Embedding(N + 1, D), encoder, query_token=True)
+
+
+def test_the_query_is_the_pooled_encoding():
+    """What the tower leaves out of its last block was never looked at."""
+    history = np.array([[0, 3, 0, 9, 4], [0, 0, 0, 0, 0], [5, 1, 2, 8, 7]], np.int32)
+    aligned = np.array([[0, 0, 3, 9, 4], [0, 0, 0, 0, 0], [5, 1, 2, 8, 7]], np.int32)
+    real = tf.constant(aligned > 0)
+    for normalize in (False, True):
+        tower = make_tower(normalize=normalize)
+        states = tower.encoder(tower.item_embedding(aligned), mask=real, training=False)
+        expected = tower.pooling(states, mask=real)
+        if normalize:
+            expected = tf.math.l2_normalize(expected, axis=-1)
+        found = tower(history, training=False).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert not found[1].any()
+    # Dropout falls on every position, so training encodes them all.
+    assert np.abs(tower(history, training=True) - found).max() > 1e-3

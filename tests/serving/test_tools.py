@@ -154,6 +154,7 @@ def test_the_flags_of_the_compose_file_are_explained():
     for flag in re.findall(r"--(\w+)", compose):
         if flag != "profile":
             assert f"`--{flag}" in README, flag
+    assert "`TF_ENABLE_ONEDNN_OPTS=0`" in README and "TF_ENABLE_ONEDNN_OPTS" in compose
 
 
 def test_the_configurations_are_what_a_server_reads():
@@ -176,3 +177,12 @@ def test_the_configurations_are_what_a_server_reads():
     titles = " ".join(panel["title"] for panel in dashboard["panels"]).lower()
     for word in ("latency", "waiting", "batch", "errors"):
         assert word in titles
+
+
+def test_the_soak_sees_memory_that_grows():
+    from benchmarks.serving_soak import FLAT, growth
+
+    settling = [900.0, 950.0, 990.0, 1000.0, 1000.0]
+    assert abs(growth(settling + [1000.0, 1001.0] * 12)) <= FLAT
+    leaking = settling + [1000.0 + 2.0 * minute for minute in range(25)]
+    assert growth(leaking) > FLAT

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.client.calls import times_of
 from tfrs_selfattn.export import manifest, versions
+from tfrs_selfattn.export.loading import load
 from tfrs_selfattn.export.requests import padded
 
 
@@ -55,7 +56,7 @@ class Recommender:
         self.k = int(self.manifest["k"])
         self.ids = _read_ids(path)
         self.titles = {**read_titles(path), **(titles or {})}
-        self._signatures = tf.saved_model.load(str(path)).signatures
+        self._signatures = load(path).signatures
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The ids of a history that it does not know, and so passes over.

@@ -21,6 +21,7 @@ from tfrs_selfattn._checks import InputError, check_fraction, check_positive_int
 from tfrs_selfattn.export import embeddings, manifest, recommender, versions
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
+from tfrs_selfattn.export.loading import load
 from tfrs_selfattn.export.new_items import NewItems
 from tfrs_selfattn.export.requests import Sample
 from tfrs_selfattn.export.searching import Index
@@ -160,7 +161,7 @@ class _Source:
     def __init__(self, folder: Path) -> None:
         self.manifest = recommender.read_manifest(folder)
         self.version = int(self.manifest["version"])
-        loaded = tf.saved_model.load(str(folder))
+        loaded = load(folder)
         if not hasattr(loaded, "catalogue") or not hasattr(loaded, "encode_query"):
             raise InputError(
                 "A refresh must start from an export that holds what it needs. "

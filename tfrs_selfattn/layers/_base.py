@@ -102,6 +102,20 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
         return int(shape[-1])
 
 
+def has_newest(layer: Any) -> bool:
+    """Whether a layer can work out its last position alone, by a method `newest`.
+
+    A subclass that overrides `call` and not `newest` cannot: the inherited method would
+    pass its own computation by.
+    """
+    for kind in type(layer).__mro__:
+        if "newest" in vars(kind):
+            return True
+        if "call" in vars(kind):
+            return False
+    return False
+
+
 def pad_ragged(inputs: Any, mask: Any) -> tuple[tf.Tensor, Any]:
     """Ragged inputs as a padded tensor and its mask; others as they are."""
     if not isinstance(inputs, tf.RaggedTensor):

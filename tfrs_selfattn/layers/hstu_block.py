@@ -149,17 +149,51 @@ class HSTUBlock(SequenceLayer):
             inputs = zero_padding(inputs, real)
         projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
         gate, value, query, key = tf.split(projected, 4, axis=-1)
+        mask = AttentionMask(
+            padding=mask,
+            segment_ids=segment_ids,
+            allowed=attention_mask,
+            causal=self.causal,
+        )
+        gated = self._mixed(query, key, value, mask, times) * gate
+        return inputs + self._output(self.dropout(gated, self.dropout_rate, training))
+
+    def newest(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What `call` gives at the last position alone: `[B, 1, D]`, no dropout."""
+        inputs = zero_padding(tf.cast(inputs, self.compute_dtype), mask)
+        projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
+        gate, value, query, key = tf.split(projected, 4, axis=-1)
+        last = tf.shape(inputs)[1] - 1
+        times = timestamps, request_times
+        # Nothing is later than the last position: causal or not, it sees the same.
+        mixed = self._mixed(
+            query[:, -1:], key, value, AttentionMask(padding=mask), times, offset=last
+        )
+        return inputs[:, -1:] + self._output(mixed * gate[:, -1:])
+
+    def _mixed(
+        self,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        mask: AttentionMask,
+        times: tuple[tf.Tensor | None, tf.Tensor | None],
+        offset: Any = None,
+    ) -> tf.Tensor:
+        """The heads' mixtures, merged and normalized: float `[B, t, H * K]`."""
         mixed = pointwise_attention(
             split_heads(query, self.num_heads),
             split_heads(key, self.num_heads),
             split_heads(value, self.num_heads),
-            AttentionMask(
-                padding=mask,
-                segment_ids=segment_ids,
-                allowed=attention_mask,
-                causal=self.causal,
-            ),
+            mask,
             bias=[bias.blocks(*times) for bias in self.biases],
+            offset=offset,
         )
-        gated = self._value_norm(merge_heads(mixed)) * gate
-        return inputs + self._output(self.dropout(gated, self.dropout_rate, training))
+        normed: tf.Tensor = self._value_norm(merge_heads(mixed))
+        return normed

@@ -286,14 +286,57 @@ class MultiHeadSelfAttention(SequenceLayer):
         )
         return self._output(heads), (k, v)
 
+    def newest(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor,
+        query: tf.Tensor | None = None,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What `call` gives at the last position alone, without dropout.
+
+        Args:
+            inputs: float `[B, T, D]`.
+            mask: bool `[B, T]`, True = real item.
+            query: float `[B, 1, D]`, the last position's, as of `call`.
+            timestamps: int64 `[B, T]`.
+            request_times: int64 `[B, T]`.
+
+        Returns:
+            float `[B, 1, D]`.
+        """
+        inputs = zero_padding(tf.cast(inputs, self.compute_dtype), mask)
+        query = inputs[:, -1:] if query is None else tf.cast(query, inputs.dtype)
+        last = tf.shape(inputs)[1] - 1
+        q, k, v = self._heads(inputs, query, query_start=last)
+        heads = dot_product_attention(
+            q,
+            k,
+            v,
+            # Nothing is later than the last position: causal or not, it sees the same.
+            AttentionMask(padding=mask, window=self.window),
+            bias=[bias.blocks(timestamps, request_times) for bias in self.biases],
+            offset=last,
+            scale=1.0,
+        )
+        return self._output(heads)
+
     def _output(self, heads: tf.Tensor) -> tf.Tensor:
         merged = merge_heads(heads)
         return self._dense(merged, self._output_kernel, self._output_bias)
 
     def _heads(
-        self, inputs: tf.Tensor, query: tf.Tensor | None, start: Any = 0
+        self,
+        inputs: tf.Tensor,
+        query: tf.Tensor | None,
+        start: Any = 0,
+        query_start: Any = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Q, K and V, each `[B, H, T, K]`; `start` is the position of the first."""
+        """Q, K and V, each `[B, H, T, K]`; `start` is the position of the first.
+
+        `query_start` is that of the first query, where it is another.
+        """
         source = inputs if query is None else query
         # Three products, not one that must be cut in three again.
         scale = self.key_dim**-0.5  # of the small kernel, not of every query
@@ -302,7 +345,8 @@ class MultiHeadSelfAttention(SequenceLayer):
         v = self._dense(inputs, self._value_kernel, self._value_bias)
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         if self.rotary:
-            q, k = rotate(q, start), rotate(k, start)
+            q = rotate(q, start if query_start is None else query_start)
+            k = rotate(k, start)
         return q, k, v
 
     def _dense(

@@ -14,6 +14,7 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    has_newest,
     pad_ragged,
     real_items,
     restore_layer,
@@ -160,13 +161,37 @@ class SequenceEncoder(SequenceLayer):
         states = inputs if real is None else zero_padding(inputs, real)
         states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
-        times = {}
-        if timestamps is not None or request_times is not None:
-            times = {"timestamps": timestamps, "request_times": request_times}
+        times = _times(timestamps, request_times)
         for block in self.blocks:
             states = block(
                 states, mask=mask, segment_ids=segment_ids, training=training, **times
             )
+        return self.leave(states)
+
+    def newest(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What `call` gives at the last position alone: `[B, 1, D]`, no dropout.
+
+        All that a request for recommendations needs. The last block, of two say, costs
+        next to nothing then; the arguments are those of `call`, `mask` is not optional.
+        """
+        times = _times(timestamps, request_times)
+        if not self.built:  # which Keras does in a call
+            self(inputs, mask=mask, training=False, **times)
+        states = zero_padding(tf.cast(inputs, self.compute_dtype), mask)
+        states = self.enter(states, mask=mask)
+        *blocks, last = self.blocks
+        for block in blocks:
+            states = block(states, mask=mask, training=False, **times)
+        if has_newest(last):
+            states = last.newest(states, mask, **times)
+        else:
+            states = last(states, mask=mask, training=False, **times)[:, -1:]
         return self.leave(states)
 
     def enter(self, states: tf.Tensor, **position_arguments: Any) -> tf.Tensor:
@@ -182,6 +207,15 @@ class SequenceEncoder(SequenceLayer):
         if self._norm is not None:
             states = self._norm(states)
         return states if self.head is None else self.head(states)
+
+
+def _times(
+    timestamps: tf.Tensor | None, request_times: tf.Tensor | None
+) -> dict[str, tf.Tensor | None]:
+    """The arguments of a block, which may not know of times at all."""
+    if timestamps is None and request_times is None:
+        return {}
+    return {"timestamps": timestamps, "request_times": request_times}
 
 
 def _dense(name: str, tensor: Any) -> tf.Tensor | None:

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import check_choice, check_fraction
 from tfrs_selfattn._keras import keras, register
-from tfrs_selfattn.layers._base import SequenceLayer, check_float, restore_layer
+from tfrs_selfattn.layers._base import (
+    SequenceLayer,
+    check_float,
+    has_newest,
+    restore_layer,
+)
 
 _EPSILON = 1e-6
 
@@ -163,6 +168,33 @@ class TransformerBlock(SequenceLayer):
             return output
 
         return self._compose(inputs, attend, False), caches[0]
+
+    def newest(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_times: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What `call` gives at the last position alone: `[B, 1, D]`, no dropout."""
+        if not has_newest(self.attention):
+            times = {"timestamps": timestamps, "request_times": request_times}
+            states: tf.Tensor = self(inputs, mask=mask, training=False, **times)
+            return states[:, -1:]
+        inputs = tf.cast(inputs, self.compute_dtype)
+        before = self.norm in ("pre", "gated")
+        keys = self._attention_norm(inputs) if before else inputs
+
+        def attend(own: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
+            return self.attention.newest(
+                keys,
+                mask,
+                query=own if query is None else query,
+                timestamps=timestamps,
+                request_times=request_times,
+            )
+
+        return self._compose(inputs[:, -1:], attend, False)
 
     def _compose(self, inputs: tf.Tensor, attend: Any, training: Any) -> tf.Tensor:
         """The equation of the class, around whichever attention is handed in."""

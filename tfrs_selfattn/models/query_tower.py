@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.features.feature import Encoded
+from tfrs_selfattn.layers._base import has_newest
 from tfrs_selfattn.layers.pooling import SequencePooling
 from tfrs_selfattn.models.content_embedding import embed
 from tfrs_selfattn.ops.masks import align_right
@@ -201,8 +202,18 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             token = tf.broadcast_to(self._token_of(items), tf.shape(items[:, :1]))
             items = tf.concat([items, token], axis=1)
             real = tf.concat([real, known], axis=1)
+        if not training and self._reads_the_newest_alone():
+            # Aligned, the newest item is the last one, unless there is none.
+            newest = self.encoder.newest(items, real, **times)[:, 0]
+            newest = tf.where(real[:, -1:], newest, 0.0)
+            return self._finish(newest, query_features)
         states = self.encoder(items, mask=real, training=training, **times)
         return self._finish(self.pooling(states, mask=real), query_features)
+
+    def _reads_the_newest_alone(self) -> bool:
+        """Whether the encoder can leave out all but what this pooling looks at."""
+        pools = type(self.pooling) is SequencePooling and self.pooling.method
+        return pools == "newest" and has_newest(self.encoder)
 
     def encode(
         self,

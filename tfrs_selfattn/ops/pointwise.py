@@ -6,6 +6,7 @@ Shape alphabet: B users, T positions, S attended positions, H heads, K head widt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ def pointwise_attention(
     mask: AttentionMask,
     *,
     bias: Sequence[AttentionBias] = (),
+    offset: Any = None,
 ) -> tf.Tensor:
     r"""Computes $\frac{1}{n_t} \sum_s m_{ts}\,\mathrm{SiLU}(q_t k_s + p_{ts})\,v_s$.
 
@@ -33,6 +35,8 @@ def pointwise_attention(
         value: float `[B, H, S, V]`.
         mask: `AttentionMask`.
         bias: biases, $p$, added to the logits.
+        offset: int or scalar tensor. The first query's position among the keys, when
+            the queries are the last of them. None says 0.
 
     Returns:
         float `[B, H, T, V]`; zeros where there is nothing to attend to.
@@ -44,8 +48,13 @@ def pointwise_attention(
     """
     outputs = []
     parameters = [p for b in bias for p in b.parameters]
-    for start, stop, keys in query_spans(query, key, causal=mask.causal):
-        logits = tf.matmul(query[:, :, start:stop], key[:, :, :keys], transpose_b=True)
+    first = 0 if offset is None else offset
+    spans = query_spans(query, key, causal=mask.causal)
+    if offset is not None:
+        spans = [(first, first + tf.shape(query)[2], tf.shape(key)[2])]
+    for start, stop, keys in spans:
+        rows = query[:, :, start - first : stop - first]
+        logits = tf.matmul(rows, key[:, :, :keys], transpose_b=True)
         logits = tf.cast(logits, tf.float32)  # [B, H, t, s]
         positions = tf.range(start, stop), tf.range(keys)
         for block in bias_blocks(bias, parameters, *positions):
