@@ -378,8 +378,7 @@ def test_gradients_are_finite_with_empty_and_packed_rows(name):
         assert np.isfinite(each).all()
 
 
-# A block by itself keeps its inputs in the residual, NaN too; an encoder clears them.
-@pytest.mark.parametrize("name", [n for n in LAYERS if not n.startswith("block_")])
+@every_layer
 @pytest.mark.parametrize("junk", JUNK)
 def test_gradients_do_not_see_junk_under_padding(name, junk):
     layer = built(name)

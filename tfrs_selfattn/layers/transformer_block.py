@@ -11,8 +11,12 @@ from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
     check_float,
+    check_mask,
+    check_segment_ids,
     has_newest,
+    real_items,
     restore_layer,
+    zero_padding,
 )
 
 _EPSILON = 1e-6
@@ -140,6 +144,11 @@ class TransformerBlock(SequenceLayer):
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
         check_float(self, inputs)
+        mask = check_mask(self, mask, inputs)
+        segment_ids = check_segment_ids(self, segment_ids, inputs)
+        real = real_items(mask, segment_ids)
+        if real is not None:  # 0 · NaN would make the norms' gradients NaN
+            inputs = zero_padding(inputs, real)
 
         def attend(keys: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
             output = self.attention(
