@@ -6,6 +6,7 @@ Subpackages load on first use, so that a process pays only for what it touches:
 - `data`, `evaluation`: event logs, splits, packing, full-ranking metrics, baselines;
 - `models`, `index`, `training`, `export`: the TensorFlow Recommenders side (legacy
   Keras, `TF_USE_LEGACY_KERAS=1`);
+- `explain`: how much each item of a history moved a score;
 - `client`: asks a TensorFlow Serving; needs no TensorFlow.
 """
 
@@ -19,6 +20,7 @@ _SUBPACKAGES = (
     "client",
     "data",
     "evaluation",
+    "explain",
     "export",
     "index",
     "layers",

@@ -135,6 +135,27 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         timestamps: tf.Tensor | None = None,
         request_time: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        history, times = self.aligned(history, timestamps, request_time)
+        items = self.item_embedding(history)
+        return self.query_of(items, history, training=training, **times)
+
+    def aligned(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The newest real items at the right end of each row, as the tower reads them.
+
+        Args:
+            history: as in a call, like all that follow.
+            timestamps: int64 `[B, T]`.
+            request_time: int64 `[B]`.
+
+        Returns:
+            int `[B, T']` with T' of at most `max_length`, and for a time-aware tower
+            `timestamps` and `request_times`, int64 `[B, T']`, else nothing.
+        """
         history = _check_ids(history)
         times = {}
         if self.time_aware:
@@ -146,15 +167,68 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             times = {"timestamps": timestamps, "request_times": asked}
         else:
             (history,) = align_right(history, self.max_length)
-        items, real = self.item_embedding(history), history != 0
+        return history, times
+
+    def query_of(
+        self,
+        items: tf.Tensor,
+        history: tf.Tensor,
+        *,
+        training: Any = None,
+        **times: tf.Tensor,
+    ) -> tf.Tensor:
+        """The queries of histories whose items are given as vectors.
+
+        For looking at how the query depends on each of them.
+
+        Args:
+            items: float `[B, T', D]`, in place of the embeddings of `history`.
+            history: int `[B, T']`, as `aligned` returns it. Says what is padding.
+            training: bool. Defaults to `None`.
+            **times: as `aligned` returns them.
+
+        Returns:
+            As a call.
+        """
+        items, real = self._with_token(items, history != 0)
+        states = self.encoder(items, mask=real, training=training, **times)
+        return self._finish(self.pooling(states, mask=real))
+
+    def attention_scores(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> list[tf.Tensor]:
+        """The attention weights behind a query, of an encoder that has such.
+
+        Args:
+            history: as in a call, like all that follow.
+            timestamps: int64 `[B, T]`.
+            request_time: int64 `[B]`.
+
+        Returns:
+            A float `[B, H, T', T']` for each block, over the history as `aligned`
+            returns it; with `query_token` there is one more position, its own, last.
+        """
+        history, times = self.aligned(history, timestamps, request_time)
+        items, real = self._with_token(self.item_embedding(history), history != 0)
+        _, scores = self.encoder(
+            items, mask=real, training=False, return_attention_scores=True, **times
+        )
+        return list(scores)
+
+    def _with_token(
+        self, items: tf.Tensor, real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Items and mask, with the token behind the newest one if there is a token."""
         if self.query_token:
             # A user without an item has no token either, hence the zero vector.
             known = tf.reduce_any(real, axis=1, keepdims=True)
             token = tf.broadcast_to(self._token_of(items), tf.shape(items[:, :1]))
             items = tf.concat([items, token], axis=1)
             real = tf.concat([real, known], axis=1)
-        states = self.encoder(items, mask=real, training=training, **times)
-        return self._finish(self.pooling(states, mask=real))
+        return items, real
 
     def encode(
         self,
