@@ -7,6 +7,7 @@ Subpackages load on first use, so that a process pays only for what it touches:
 - `features`: what is known of items and users beside their ids;
 - `models`, `index`, `training`, `export`: the TensorFlow Recommenders side (legacy
   Keras, `TF_USE_LEGACY_KERAS=1`);
+- `explain`: how much each item of a history moved a score;
 - `client`: asks a TensorFlow Serving; needs no TensorFlow.
 """
 
@@ -20,6 +21,7 @@ _SUBPACKAGES = (
     "client",
     "data",
     "evaluation",
+    "explain",
     "export",
     "features",
     "index",

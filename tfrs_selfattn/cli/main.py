@@ -11,6 +11,7 @@ import typer
 
 from tfrs_selfattn import InputError, __version__
 from tfrs_selfattn.cli.evaluate import evaluate
+from tfrs_selfattn.cli.explain import explain
 from tfrs_selfattn.cli.export import export
 from tfrs_selfattn.cli.quickstart import quickstart
 from tfrs_selfattn.cli.recommend import recommend
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help keeps the line breaks of examples
 )
-for command in (quickstart, train, evaluate, export, refresh, recommend):
+for command in (quickstart, train, evaluate, export, refresh, recommend, explain):
     app.command()(command)
 
 

@@ -85,7 +85,7 @@ def recommend(
     if items is not None:
         titles = read_titles(items, item_column=item_column, title_column=title_column)
     past, left_out = split_ids(history), split_ids(exclude)
-    given: dict[str, Any] = {"timestamps": [_times(times)]} if times else {}
+    given: dict[str, Any] = {"timestamps": [parse_times(times)]} if times else {}
     if server is not None:
         _ask_server(report, server, model, past, left_out, given, titles, limit)
     else:
@@ -164,7 +164,8 @@ def split_ids(text: str) -> list[str]:
     return [item.strip() for item in row if item.strip()]
 
 
-def _times(text: str) -> list[int]:
+def parse_times(text: str) -> list[int]:
+    """The Unix seconds of `--times`."""
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:

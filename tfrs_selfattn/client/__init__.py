@@ -13,6 +13,7 @@ _EXPORTS = {
     "AsyncClient": "async_client",
     "Client": "grpc_client",
     "Embedding": "answers",
+    "Explanation": "answers",
     "Prediction": "answers",
     "RankedItem": "answers",
     "Recommendations": "answers",

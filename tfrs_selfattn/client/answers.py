@@ -53,6 +53,20 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """How much each item of a history did for the score of an item.
+
+    Args:
+        contributions: tuple of float, in the order of the history: what the score loses
+            without the item. 0 for one that the model does not know.
+        version: int or None. As in `Recommendations`.
+    """
+
+    contributions: tuple[float, ...]
+    version: int | None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The raw answer of a signature.
 

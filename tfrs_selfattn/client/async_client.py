@@ -13,6 +13,7 @@ from tfrs_selfattn._checks import check_positive, check_positive_int
 from tfrs_selfattn.client import calls
 from tfrs_selfattn.client.answers import (
     Embedding,
+    Explanation,
     Prediction,
     Recommendations,
     Signature,
@@ -132,6 +133,19 @@ class AsyncClient:
     async def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
         """The vector of each item."""
         return await self._ask(calls.embed_items(items), len(items))
+
+    async def explain(
+        self,
+        histories: Ids,
+        items: Sequence[Id],
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
+    ) -> list[Explanation]:
+        """How much each item of each history did for a score; see `Client.explain`."""
+        times = calls.times_of(histories, timestamps, request_times)
+        call = calls.explain(histories, items, times, width=self._width)
+        return await self._ask(call, len(histories))
 
     async def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
         """The raw outputs of any signature."""

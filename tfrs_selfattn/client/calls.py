@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.client.answers import (
     Embedding,
+    Explanation,
     Prediction,
     RankedItem,
     Recommendations,
@@ -104,6 +105,32 @@ def embed_items(items: Sequence[Id]) -> Call[list[Embedding]]:
     """The vector of each item."""
     (row,) = _rows("items", [items])
     return Call("embed_item", {"item": Tensor("string", (len(row),), row)}, _vectors)
+
+
+def explain(
+    histories: Ids, items: Sequence[Id], times: Times | None, *, width: int
+) -> Call[list[Explanation]]:
+    """What each item of a history did for the score of an item."""
+    rows = _rows("histories", histories)
+    (asked,) = _rows("items", [items])
+    if len(asked) != len(rows):
+        raise InputError(
+            "`items` must name one item for each history. Received: "
+            f"{len(asked)} for {len(rows)} histories. Repeat a history to explain "
+            "several items."
+        )
+    inputs = _history(rows, times, width)
+    inputs["item"] = Tensor("string", (len(asked),), asked)
+
+    def read(prediction: Prediction) -> list[Explanation]:
+        # The first column is padding, see above; so is what follows the history.
+        found = prediction.outputs["contribution"].rows()
+        return [
+            Explanation(tuple(map(float, values[1 : 1 + len(row)])), prediction.version)
+            for row, values in zip(rows, found, strict=True)
+        ]
+
+    return Call("explain", inputs, read)
 
 
 def times_of(

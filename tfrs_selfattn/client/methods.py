@@ -12,6 +12,7 @@ from tfrs_selfattn._checks import check_positive
 from tfrs_selfattn.client import calls
 from tfrs_selfattn.client.answers import (
     Embedding,
+    Explanation,
     Prediction,
     Recommendations,
     Signature,
@@ -123,6 +124,29 @@ class Methods(abc.ABC):
     def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
         """The vector of each item."""
         return self._ask(calls.embed_items(items), len(items))
+
+    def explain(
+        self,
+        histories: Ids,
+        items: Sequence[Id],
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
+    ) -> list[Explanation]:
+        """How much each item of each history did for the score of an item.
+
+        Args:
+            histories: as in `recommend`, like `timestamps` and `request_times`.
+            items: list of ids, one for each history: the item to explain.
+            timestamps: list of lists of int.
+            request_times: list of int.
+
+        Returns:
+            An `Explanation` for each history.
+        """
+        times = calls.times_of(histories, timestamps, request_times)
+        call = calls.explain(histories, items, times, width=self._width)
+        return self._ask(call, len(histories))
 
     def wait_until_available(self, timeout: float = 60.0) -> VersionStatus:
         """Waits until the server serves a version of the model, and returns that."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "Contribution": "recommender",
     "Export": "writing",
     "ExportError": "reload",
     "NewItems": "new_items",

@@ -36,6 +36,20 @@ class Recommendation(NamedTuple):
     title: str | None
 
 
+class Contribution(NamedTuple):
+    """What one item of a history did for the score of another item.
+
+    Args:
+        id: str.
+        contribution: float. How much the score falls without it.
+        title: str or None, if the export has none for the item.
+    """
+
+    id: str
+    contribution: float
+    title: str | None
+
+
 class Recommender:
     """A version that `export_recommender` wrote; made by `load_recommender`.
 
@@ -90,17 +104,7 @@ class Recommender:
         _check_lists("histories", histories)
         if not len(histories):
             return []
-        inputs = {"history": tf.constant(padded(histories), tf.string)}
-        times = times_of(histories, timestamps, request_times)
-        if self.manifest.get("time_aware"):
-            if times is None:
-                raise InputError(
-                    "`timestamps` must be given to a time-aware model. Received: none "
-                    f"for {self.path}. Pass the Unix time of each item."
-                )
-            moments = [*times.timestamps, [0] * max(map(len, histories))]
-            inputs["timestamps"] = tf.constant(padded(moments)[:-1], tf.int64)
-            inputs["request_time"] = tf.constant(times.request_times, tf.int64)
+        inputs = self._inputs(histories, timestamps, request_times)
         if exclude is None:
             answer = self._signatures["serving_default"](**inputs)
         else:
@@ -122,6 +126,86 @@ class Recommender:
             ]
             for ids, scores in rows
         ]
+
+    def explain(
+        self,
+        histories: Sequence[Sequence[str]],
+        items: Sequence[str],
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        request_times: Sequence[int] | None = None,
+    ) -> list[list[Contribution]]:
+        """How much each item of each history did for the score of an item.
+
+        The contribution is what the score loses without the item, all else equal: see
+        `tfrs_selfattn.explain.leave_one_out`.
+
+        Args:
+            histories: as in `recommend`, like `timestamps` and `request_times`.
+            items: list of str, one for each history: the item to explain.
+            timestamps: list of lists of int.
+            request_times: list of int.
+
+        Returns:
+            A list of `Contribution` for each history, in its order, 0 for an id that
+            the export does not know.
+
+        Raises:
+            InputError: when an item is not known, or the export is of a version without
+                explanations.
+        """
+        _check_lists("histories", histories)
+        if "explain" not in self._signatures:
+            raise InputError(
+                "An export must have the signature `explain` to be asked for reasons. "
+                f"Received: {self.path}, written by an earlier version. Export the run "
+                "again, or refresh the export."
+            )
+        if isinstance(items, str) or len(items) != len(histories):
+            raise InputError(
+                "`items` must name one item for each history. Received: "
+                f"{items!r} for {len(histories)} histories. Repeat a history to "
+                "explain several items."
+            )
+        for item in items:
+            if item not in self.ids:
+                raise InputError(
+                    "`items` must be known to the export. Received: "
+                    f"{item!r}, which {self.path} does not know. Explain an item that "
+                    "it recommends."
+                )
+        if not len(histories):
+            return []
+        inputs = self._inputs(histories, timestamps, request_times)
+        inputs["item"] = tf.constant(list(items), tf.string)
+        found = self._signatures["explain"](**inputs)["contribution"].numpy()
+        return [
+            [
+                Contribution(item, float(value), self.title(item))
+                for item, value in zip(history, values, strict=False)
+            ]
+            for history, values in zip(histories, found, strict=True)
+        ]
+
+    def _inputs(
+        self,
+        histories: Sequence[Sequence[str]],
+        timestamps: Sequence[Sequence[int]] | None,
+        request_times: Sequence[int] | None,
+    ) -> dict[str, tf.Tensor]:
+        """The inputs that say what is asked about."""
+        inputs = {"history": tf.constant(padded(histories), tf.string)}
+        times = times_of(histories, timestamps, request_times)
+        if self.manifest.get("time_aware"):
+            if times is None:
+                raise InputError(
+                    "`timestamps` must be given to a time-aware model. Received: none "
+                    f"for {self.path}. Pass the Unix time of each item."
+                )
+            moments = [*times.timestamps, [0] * max(map(len, histories))]
+            inputs["timestamps"] = tf.constant(padded(moments)[:-1], tf.int64)
+            inputs["request_time"] = tf.constant(times.request_times, tf.int64)
+        return inputs
 
 
 def load_recommender(

@@ -108,7 +108,7 @@ def question(
         signature: str.
         samples: list of B samples.
         others: list of B lists of ids, to exclude or to rank; the first of each stands
-            for the item of `embed_item`.
+            for the item of `embed_item` and `explain`.
         vectors: float32 `[B, D]`, queries for an index alone.
         time_aware: bool. Whether the model takes times.
         defaults: by signature, further inputs of one row, which every row gets.
@@ -140,6 +140,8 @@ def _question(
         inputs["exclude"] = padded(others)
     elif signature == "recommend_among":
         inputs["candidates"] = padded(others)
+    elif signature == "explain":
+        inputs["item"] = np.array([row[0].encode() for row in others], object)
     return Request(signature, inputs)
 
 

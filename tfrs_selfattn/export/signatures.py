@@ -10,6 +10,7 @@ The names of signatures, inputs and outputs are fixed; clients depend on them.
 | `tf_example` | `examples` string [B]: `history`, `exclude` | same |
 | `embed_query` | `history` | `embedding` float32 [B, D] |
 | `embed_item` | `item` string [B] and features | `embedding` float32 [B, D] |
+| `explain` | `history`, `item` string [B] | `contribution` float32 [B, T] |
 | `search` | `embedding` float32 [B, D], `exclude` | `ids`, `scores` |
 
 A model that knows items by their features takes raw values of them in `embed_item`, by
@@ -17,8 +18,10 @@ name: string [B], float32 [B] or [B, d]. They count for an item that it does not
 `""`, NaN and zeros stand for what is missing.
 
 A time-aware model takes `timestamps` int64 [B, T] and `request_time` int64 [B] beside
-`history`, and in the examples. An export holds all but `search`; one of the query tower
-alone holds `embed_query`, one of the index alone `search` and `embed_item`.
+`history`, and in the examples. `explain` says how much the score of the item falls when
+one item of the history is taken away, item by item; 0 at padding and unknown ids, and
+for an item that is not answered. An export holds all but `search`; one of the query
+tower alone holds `embed_query`, one of the index alone `search` and `embed_item`.
 
 Each row stands for itself. There is no assertion in the graph, since on a server one
 bad row would fail every request of its batch.
@@ -31,6 +34,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from tfrs_selfattn.explain.occlusion import leave_one_out
 from tfrs_selfattn.export.catalogue import Catalogue, Names
 from tfrs_selfattn.export.item_side import ItemSide, specs
 from tfrs_selfattn.export.searching import Search, rank_among, without
@@ -119,6 +123,7 @@ class Signatures(tf.Module):  # type: ignore[misc]
                 "recommend_excluding": _traced(self._recommend, **asked, exclude=IDS),
                 "recommend_among": _traced(self._recommend, **asked, candidates=IDS),
                 "tf_example": _traced(self._tf_example, examples=_ONE_ID),
+                "explain": _traced(self._explain, **asked, item=_ONE_ID),
             }
         elif self.catalogue is not None:
             functions["search"] = _traced(
@@ -181,6 +186,32 @@ class Signatures(tf.Module):  # type: ignore[misc]
             vectors = tf.where(is_new, new, vectors)
         return {"embedding": vectors}
 
+    def _explain(
+        self,
+        history: tf.Tensor,
+        item: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        indices = tf.gather(self.names.tower_indices, self.names.find(history))
+        table = self._item_table()
+
+        def score(indices: tf.Tensor, row: tf.Tensor, *times: tf.Tensor) -> tf.Tensor:
+            queries = self.encode_query(indices, *table, *times)
+            # Zeros for what an empty history leaves, as in `embed_query`.
+            known = tf.reduce_any(indices > 0, axis=1, keepdims=True)
+            queries = tf.where(known, queries, 0.0)
+            return tf.reduce_sum(queries * self.catalogue.vectors_of(row), axis=1)
+
+        times: tuple[tf.Tensor, ...] = ()
+        if self._times:
+            times = self._clipped(history, timestamps, request_time)
+        rows = self.names.rows_of(item)
+        contribution = leave_one_out(score, indices, rows, *times)
+        # JSON has no NaN: like a query with one, it is no answer.
+        usable = tf.math.is_finite(contribution)
+        return {"contribution": tf.where(usable, contribution, 0.0)}
+
     def _search_by_vector(
         self, embedding: tf.Tensor, exclude: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -198,17 +229,27 @@ class Signatures(tf.Module):  # type: ignore[misc]
         """The places `[B, T]` of a history and its query vectors `[B, D]`."""
         places = self.names.find(history)
         indices = tf.gather(self.names.tower_indices, places)
-        # Read as a whole: see `Catalogue.vectors_of`.
-        table = [tf.convert_to_tensor(self.items.table)] if self._outside else []
+        table = self._item_table()
         if not self._times:
             return places, self.encode_query(indices, *table)
-        timestamps = tf.clip_by_value(like(timestamps, history), 0, _LATEST)
-        request_time = tf.clip_by_value(request_time, 0, _LATEST)
-        return places, self.encode_query(indices, *table, timestamps, request_time)
+        times = self._clipped(history, timestamps, request_time)
+        return places, self.encode_query(indices, *table, *times)
 
-    @property
-    def _outside(self) -> bool:
-        return bool(self._item_inputs)
+    def _item_table(self) -> list[tf.Tensor]:
+        """What `encode_query` of a model that knows items by features takes more."""
+        if not self._item_inputs:
+            return []
+        # Read as a whole: see `Catalogue.vectors_of`.
+        return [tf.convert_to_tensor(self.items.table)]
+
+    @staticmethod
+    def _clipped(
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None,
+        request_time: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        timestamps = tf.clip_by_value(like(timestamps, history), 0, _LATEST)
+        return timestamps, tf.clip_by_value(request_time, 0, _LATEST)
 
     def _is_known(self, places: tf.Tensor) -> tf.Tensor:
         indices = tf.gather(self.names.tower_indices, places)

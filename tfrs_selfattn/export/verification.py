@@ -19,6 +19,9 @@ from tfrs_selfattn.export.reload import ExportError, ask
 from tfrs_selfattn.export.requests import Defaults, Request, Sample, question
 from tfrs_selfattn.ops.top_k import LOWEST_SCORE
 
+# Each is a history to encode: of an explanation, so many items are looked at.
+_EXPLAINED = 24
+
 _RANKED = ("serving_default", "recommend_excluding", "recommend_among", "tf_example")
 _WITHOUT_THE_OTHERS = ("recommend_excluding", "tf_example", "search")
 
@@ -98,6 +101,8 @@ def verify(
         elif name == "embed_item":
             items = [row[0] for row in others]
             check.vectors(name, outputs, truth.candidates[truth.rows(items)])
+        elif name == "explain":
+            check.contributions(outputs)
     return Verified(len(samples), check.recall())
 
 
@@ -148,6 +153,39 @@ class _Check:
             got = outputs["embedding"][number]
             if not np.allclose(got, row, rtol=0, atol=self._limit(row)):
                 self._fail(signature, number, f"the vector {row}", f"{got}")
+
+    def contributions(self, outputs: dict[str, npt.NDArray[Any]]) -> None:
+        for number, (history, timestamps, request_time) in enumerate(self._samples):
+            got = outputs["contribution"][number]
+            last = len(history) - 1
+            places = sorted(
+                {*np.linspace(0, last, _EXPLAINED, dtype=int)} & {*range(last + 1)}
+            )
+            without = [
+                Sample(
+                    [*history[:place], *history[place + 1 :]],
+                    [*timestamps[:place], *timestamps[place + 1 :]],
+                    request_time,
+                )
+                for place in places
+            ]
+            if not without:
+                continue
+            (row,) = self._truth.rows(self._others[number][:1])
+            candidate = self._truth.candidates[row]
+            whole = float(self.queries[number] @ candidate)
+            scores = self._truth.encode(without)[0] @ candidate
+            limit = self._limit(np.array([whole, *scores]))
+            for place, score in zip(places, scores, strict=True):
+                if not abs(got[place] - (whole - score)) <= 2 * limit:
+                    self._fail(
+                        "explain",
+                        number,
+                        f"a contribution of {whole - score:g} in place {place + 1}",
+                        f"{got[place]:g}",
+                    )
+            if got[len(history) :].any():
+                self._fail("explain", number, "zeros at padding", f"{got}")
 
     def _eligible(self, signature: str, number: int) -> npt.NDArray[np.bool_]:
         others = self._truth.rows(self._others[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,13 +55,17 @@ class SequenceEncoder(SequenceLayer):
         timestamps: int64 `[B, T]`, Unix seconds, for blocks with a time bias.
         request_times: int64 `[B, T]`, when the item after each position was, or is,
             asked for, for blocks with a time bias.
+        return_attention_scores: bool. Return the blocks' attention weights too, to
+            look at.
 
     Returns:
         float `[B, T, D]`, in the layer's compute dtype; ragged where the input was.
+        With `return_attention_scores` the pair of it and a list of `[B, H, T, T]`
+        weights, one a block.
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
-            or a mask has another shape.
+            a mask has another shape, or scores are asked for of a block without any.
 
     Masking: consumes and passes on the mask; padding may be on either side, and what
     stands in it, even NaN, never reaches a real position.
@@ -144,16 +149,41 @@ class SequenceEncoder(SequenceLayer):
         training: Any = None,
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
-    ) -> tf.Tensor:
+        return_attention_scores: bool = False,
+    ) -> Any:
         if isinstance(inputs, tf.RaggedTensor):
-            states = self.call(
+            states, scores = self._encode(
                 *pad_ragged(inputs, mask),
                 segment_ids=_dense("segment_ids", segment_ids),
                 training=training,
                 timestamps=_dense("timestamps", timestamps),
                 request_times=_dense("request_times", request_times),
+                return_attention_scores=return_attention_scores,
             )
-            return tf.RaggedTensor.from_tensor(states, lengths=inputs.row_lengths())
+            states = tf.RaggedTensor.from_tensor(states, lengths=inputs.row_lengths())
+        else:
+            states, scores = self._encode(
+                inputs,
+                mask,
+                segment_ids,
+                training,
+                timestamps,
+                request_times,
+                return_attention_scores,
+            )
+        return (states, scores) if return_attention_scores else states
+
+    def _encode(
+        self,
+        inputs: tf.Tensor,
+        mask: tf.Tensor | None,
+        segment_ids: tf.Tensor | None,
+        training: Any,
+        timestamps: tf.Tensor | None,
+        request_times: tf.Tensor | None,
+        return_attention_scores: bool,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The states `[B, T, D]` and, if asked for, the weights of each block."""
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
@@ -162,11 +192,23 @@ class SequenceEncoder(SequenceLayer):
         states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
         times = _times(timestamps, request_times)
+        asked, scores = {}, []
+        if return_attention_scores:
+            _check_scores(self.blocks)
+            asked = {"return_attention_scores": True}
         for block in self.blocks:
             states = block(
-                states, mask=mask, segment_ids=segment_ids, training=training, **times
+                states,
+                mask=mask,
+                segment_ids=segment_ids,
+                training=training,
+                **times,
+                **asked,
             )
-        return self.leave(states)
+            if return_attention_scores:
+                states, weights = states
+                scores.append(weights)
+        return self.leave(states), scores
 
     def newest(
         self,
@@ -216,6 +258,17 @@ def _times(
     if timestamps is None and request_times is None:
         return {}
     return {"timestamps": timestamps, "request_times": request_times}
+
+
+def _check_scores(blocks: Sequence[Any]) -> None:
+    for block in blocks:
+        if "return_attention_scores" not in inspect.signature(block.call).parameters:
+            raise ValueError(
+                "`return_attention_scores` needs blocks with attention weights, such "
+                f"as `TransformerBlock`. Received: {type(block).__name__}, which has "
+                "none (those of HSTU are no shares of a whole). Explain such a model "
+                "by leaving items out."
+            )
 
 
 def _dense(name: str, tensor: Any) -> tf.Tensor | None:

@@ -51,9 +51,11 @@ class TransformerBlock(SequenceLayer):
         training: bool.
         timestamps: int64 `[B, T]`, for a time bias of the attention.
         request_times: int64 `[B, T]`, for a time bias of the attention.
+        return_attention_scores: bool. Return the attention's weights too, to look at.
 
     Returns:
-        float `[B, T, D]`, in the layer's compute dtype.
+        float `[B, T, D]`, in the layer's compute dtype; with `return_attention_scores`
+        the pair of it and the weights `[B, H, T, T]`.
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
@@ -142,13 +144,17 @@ class TransformerBlock(SequenceLayer):
         training: Any = None,
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
-    ) -> tf.Tensor:
+        return_attention_scores: bool = False,
+    ) -> Any:
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
         real = real_items(mask, segment_ids)
         if real is not None:  # 0 · NaN would make the norms' gradients NaN
             inputs = zero_padding(inputs, real)
+        scores = []
+        # Not every attention that could stand here knows the argument.
+        asked = {"return_attention_scores": True} if return_attention_scores else {}
 
         def attend(keys: tf.Tensor, query: tf.Tensor | None) -> tf.Tensor:
             output = self.attention(
@@ -160,10 +166,15 @@ class TransformerBlock(SequenceLayer):
                 query=query,
                 timestamps=timestamps,
                 request_times=request_times,
+                **asked,
             )
+            if return_attention_scores:
+                output, weights = output
+                scores.append(weights)
             return self.dropout(output, self.dropout_rate, training)
 
-        return self._compose(inputs, attend, training)
+        states = self._compose(inputs, attend, training)
+        return (states, scores[0]) if return_attention_scores else states
 
     def append(
         self, inputs: tf.Tensor, cache: tuple[tf.Tensor, tf.Tensor], mask: tf.Tensor

@@ -174,6 +174,41 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         query_features: Encoded | None = None,
         event_features: Encoded | None = None,
     ) -> tf.Tensor:
+        history, times, places = self._aligned(history, timestamps, request_time)
+        items = self._vectors(history, item_table, training)
+        if self.event_projection is not None:
+            known = _given("event_features", event_features)
+            known = Encoded(*(tf.gather(each, places, batch_dims=1) for each in known))
+            items += tf.cast(self.event_projection(known), items.dtype)
+        return self.query_of(items, history, query_features, training=training, **times)
+
+    def aligned(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The newest real items at the right end of each row, as the tower reads them.
+
+        Args:
+            history: as in a call, like all that follow.
+            timestamps: int64 `[B, T]`.
+            request_time: int64 `[B]`.
+
+        Returns:
+            int `[B, T']` with T' of at most `max_length`, and for a time-aware tower
+            `timestamps` and `request_times`, int64 `[B, T']`, else nothing.
+        """
+        history, times, _ = self._aligned(history, timestamps, request_time)
+        return history, times
+
+    def _aligned(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None,
+        request_time: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
+        """`aligned`, and where each position was, for a tower with event features."""
         history = _check_ids(history)
         times, moving = {}, []
         if self.time_aware:
@@ -189,19 +224,32 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             # The items stand side by side now: the next one's time asks for it.
             asked = tf.concat([timestamps[:, 1:], tf.expand_dims(request_time, 1)], 1)
             times = {"timestamps": timestamps, "request_times": asked}
-        items, real = self._vectors(history, item_table, training), history != 0
-        if self.event_projection is not None:
-            known = _given("event_features", event_features)
-            known = Encoded(
-                *(tf.gather(each, moved[0], batch_dims=1) for each in known)
-            )
-            items += tf.cast(self.event_projection(known), items.dtype)
-        if self.query_token:
-            # A user without an item has no token either, hence the zero vector.
-            known = tf.reduce_any(real, axis=1, keepdims=True)
-            token = tf.broadcast_to(self._token_of(items), tf.shape(items[:, :1]))
-            items = tf.concat([items, token], axis=1)
-            real = tf.concat([real, known], axis=1)
+        return history, times, moved[0] if moved else None
+
+    def query_of(
+        self,
+        items: tf.Tensor,
+        history: tf.Tensor,
+        query_features: Encoded | None = None,
+        *,
+        training: Any = None,
+        **times: tf.Tensor,
+    ) -> tf.Tensor:
+        """The queries of histories whose items are given as vectors.
+
+        For looking at how the query depends on each of them.
+
+        Args:
+            items: float `[B, T', D]`, in place of the embeddings of `history`.
+            history: int `[B, T']`, as `aligned` returns it. Says what is padding.
+            query_features: as of a call.
+            training: bool. Defaults to `None`.
+            **times: as `aligned` returns them.
+
+        Returns:
+            As a call.
+        """
+        items, real = self._with_token(items, history != 0)
         if not training and self._reads_the_newest_alone():
             # Aligned, the newest item is the last one, unless there is none.
             newest = self.encoder.newest(items, real, **times)[:, 0]
@@ -209,6 +257,44 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             return self._finish(newest, query_features)
         states = self.encoder(items, mask=real, training=training, **times)
         return self._finish(self.pooling(states, mask=real), query_features)
+
+    def attention_scores(
+        self,
+        history: tf.Tensor,
+        timestamps: tf.Tensor | None = None,
+        request_time: tf.Tensor | None = None,
+    ) -> list[tf.Tensor]:
+        """The attention weights behind a query, of an encoder that has such.
+
+        Args:
+            history: as in a call, like all that follow.
+            timestamps: int64 `[B, T]`.
+            request_time: int64 `[B]`.
+
+        Returns:
+            A float `[B, H, T', T']` for each block, over the history as `aligned`
+            returns it; with `query_token` there is one more position, its own, last.
+        """
+        history, times = self.aligned(history, timestamps, request_time)
+        items, real = self._with_token(
+            self._vectors(history, None, False), history != 0
+        )
+        _, scores = self.encoder(
+            items, mask=real, training=False, return_attention_scores=True, **times
+        )
+        return list(scores)
+
+    def _with_token(
+        self, items: tf.Tensor, real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Items and mask, with the token behind the newest one if there is a token."""
+        if self.query_token:
+            # A user without an item has no token either, hence the zero vector.
+            known = tf.reduce_any(real, axis=1, keepdims=True)
+            token = tf.broadcast_to(self._token_of(items), tf.shape(items[:, :1]))
+            items = tf.concat([items, token], axis=1)
+            real = tf.concat([real, known], axis=1)
+        return items, real
 
     def _reads_the_newest_alone(self) -> bool:
         """Whether the encoder can leave out all but what this pooling looks at."""

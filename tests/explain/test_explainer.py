@@ -1,0 +1,152 @@
+"""The methods on whole models: in their places, complete, and of the right model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.export.tiny import MAX_LENGTH, N, make_model
+from tfrs_selfattn.explain import Explainer
+from tfrs_selfattn.explain.explainer import METHODS
+
+PRESETS = ("sasrec", "gsasrec", "esasrec", "bert4rec", "hstu")
+USERS, LENGTH = 4, MAX_LENGTH + 3
+ITEM = tf.constant([9, 1, 20, 7])
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request):
+    return make_model(preset=request.param, seed=3)
+
+
+@pytest.fixture(scope="module")
+def history():
+    """Longer than the model reads; padded on the left; in between; empty."""
+    history = np.random.default_rng(5).integers(1, N + 1, [USERS, LENGTH])
+    history[1, :6] = 0
+    history[2, [2, 5, 6, 7, 12]] = 0
+    history[3] = 0
+    return history.astype(np.int32)
+
+
+def times_of(model, history):
+    if not model.time_aware:
+        return ()
+    hours = np.cumsum(np.ones_like(history, np.int64) * 3600, axis=1)
+    return tf.constant(hours), tf.constant(hours[:, -1] + 600)
+
+
+def methods_of(model):
+    # HSTU's weights are no shares.
+    return METHODS[:2] if model.time_aware else METHODS
+
+
+def score_of(model, history, item, times):
+    given = [tf.constant([history], tf.int32)]
+    if times:
+        given += [tf.constant([times[0]], tf.int64), tf.constant([times[1]], tf.int64)]
+    return model.score(*given).numpy()[0, item - 1]
+
+
+def test_leave_one_out_is_the_change_of_the_models_own_score(model, history):
+    times = times_of(model, history)
+    found = Explainer(model).contributions(history, ITEM, *times).numpy()
+    for user in range(USERS):
+        real = [t for t in range(LENGTH) if history[user, t]]
+
+        def scored(places, user=user):
+            asked = ()
+            if times:
+                asked = times[0].numpy()[user, places], int(times[1][user])
+            row = history[user, places] if places else [0]
+            if times and not places:
+                asked = ([0], asked[1])
+            return score_of(model, row, int(ITEM[user]), asked)
+
+        wanted = np.zeros(LENGTH)
+        for t in real:
+            wanted[t] = scored(real) - scored([s for s in real if s != t])
+        np.testing.assert_allclose(found[user], wanted, rtol=1e-3, atol=1e-4)
+    assert not found[0, :3].any()  # older than the model reads
+    assert np.abs(found[0, 3:]).min() > 0
+
+
+def test_integrated_gradients_sum_to_the_difference_of_scores(model, history):
+    times = times_of(model, history)
+    explainer = Explainer(model)
+    found = explainer.contributions(
+        history, ITEM, *times, method="integrated_gradients", steps=200
+    )
+    aligned, named = model.query_tower.aligned(tf.constant(history), *times)
+    blank = tf.broadcast_to(explainer.average_item(), [*aligned.shape, 8])
+    queries = model.query_tower.query_of(blank, aligned, training=False, **named)
+    before = tf.reduce_sum(queries * model.candidate_tower(ITEM), -1)
+    difference = explainer.score(tf.constant(history), ITEM, *times) - before
+    np.testing.assert_allclose(
+        tf.reduce_sum(found, 1), difference, rtol=1e-2, atol=1e-3
+    )
+    assert np.abs(difference[:3]).min() > 0.01
+
+
+def test_roll_out_shares_one_among_real_items(model, history):
+    if model.time_aware:
+        with pytest.raises(ValueError, match="needs blocks with attention weights"):
+            Explainer(model).attention(history, *times_of(model, history))
+        return
+    explainer = Explainer(model)
+    found = explainer.contributions(history, ITEM, method="attention_rollout").numpy()
+    assert (found >= 0).all()
+    token = model.query_tower.query_token  # keeps a share to itself
+    for total in found[:3].sum(1):
+        assert 0.1 < total < 0.99 if token else total == pytest.approx(1, abs=1e-5)
+    weights = explainer.attention(history)
+    width = MAX_LENGTH + token
+    assert [w.shape[2:] for w in weights] == [[width, width]] * len(weights)
+
+
+def test_contributions_stay_with_their_items_however_a_history_is_padded(
+    model, history
+):
+    times = times_of(model, history)
+    explainer = Explainer(model)
+    shift = 4
+    wide = np.pad(history, [[0, 0], [shift, 2]])
+    wide_times = ()
+    if times:
+        wide_times = (np.pad(times[0].numpy(), [[0, 0], [shift, 2]]), times[1])
+    for method in methods_of(model):
+        found = explainer.contributions(history, ITEM, *times, method=method).numpy()
+        wider = explainer.contributions(wide, ITEM, *wide_times, method=method)
+        np.testing.assert_allclose(
+            found, wider[:, shift:-2], rtol=1e-3, atol=1e-5, err_msg=method
+        )
+        assert not found[history == 0].any()
+        assert found.any()
+
+
+def test_batches_are_cut_without_a_trace(history, monkeypatch):
+    from tfrs_selfattn.explain import explainer as module
+
+    explainer = Explainer(make_model(seed=3))
+    for method in METHODS[1:]:
+        whole = explainer.contributions(history, ITEM, method=method)
+        monkeypatch.setattr(module, "_POSITIONS_AT_ONCE", LENGTH)
+        single = explainer.contributions(history, ITEM, method=method)
+        np.testing.assert_allclose(whole, single, rtol=1e-4, atol=1e-5)
+        monkeypatch.undo()
+
+
+def test_wrong_use_is_refused(history):
+    explainer = Explainer(make_model())
+    with pytest.raises(ValueError, match=r"`method` must be one of 'leave_one_out', "):
+        explainer.contributions(history, ITEM, method="lime")
+
+
+def test_roll_out_needs_a_query_that_is_the_newest_state(history):
+    from tfrs_selfattn.layers import SequencePooling
+
+    model = make_model()
+    model.query_tower.pooling = SequencePooling("mean")
+    with pytest.raises(ValueError, match=r"newest position\. Received: pooling='mean'"):
+        Explainer(model).contributions(history, ITEM, method="attention_rollout")

@@ -1,0 +1,209 @@
+"""The methods of this package, bound to a two-tower model in memory.
+
+For training runs and notebooks. An export answers `leave_one_out` itself, by its
+signature `explain`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_selfattn._checks import check_choice
+from tfrs_selfattn.explain.gradients import integrated_gradients
+from tfrs_selfattn.explain.occlusion import leave_one_out
+from tfrs_selfattn.explain.rollout import attention_rollout
+from tfrs_selfattn.ops.masks import align_right
+
+METHODS = ("leave_one_out", "integrated_gradients", "attention_rollout")
+
+# As in `occlusion`; a gradient holds every layer's states.
+_POSITIONS_AT_ONCE = 16_384
+
+
+class Explainer:
+    """Says how much each item of a history moved the score of an item.
+
+    Args:
+        model: `SequenceRetrieval`, or a model with its `query_tower` and
+            `candidate_tower`. Must not be trained on meanwhile.
+
+    Example:
+
+    >>> model = presets.sasrec(num_items=9, embedding_dim=8, max_length=10)
+    >>> history, item = tf.constant([[0, 7, 2], [3, 0, 0]]), tf.constant([5, 1])
+    >>> Explainer(model).contributions(history, item).shape
+    TensorShape([2, 3])
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._query_tower = model.query_tower
+        self._candidate_tower = model.candidate_tower
+        ids = tf.TensorSpec([None, None], tf.int32)
+        item = tf.TensorSpec([None], tf.int32)
+        times = tf.TensorSpec([None, None], tf.int64)
+        asked = tf.TensorSpec([None], tf.int64)
+        time_aware = bool(getattr(model.query_tower, "time_aware", False))
+        self._compiled_score = tf.function(
+            self._score,
+            input_signature=[ids, item, *([times, asked] if time_aware else [])],
+        )
+        width = self._query_tower.item_embedding.output_dim
+        vectors = tf.TensorSpec([None, None, width], tf.float32)
+        self._score_of_vectors = tf.function(
+            self._score_vectors,
+            input_signature=[
+                vectors,
+                ids,
+                item,
+                *([times, times] if time_aware else []),
+            ],
+        )
+
+    def score(
+        self, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+    ) -> tf.Tensor:
+        """The score of an item for each history, as `leave_one_out` asks for it.
+
+        Args:
+            history: int32 `[M, T]`, 0 = padding.
+            item: int32 `[M]`.
+            *times: as in `contributions`.
+
+        Returns:
+            float32 `[M]`.
+        """
+        return self._compiled_score(history, item, *times)
+
+    def contributions(
+        self,
+        history: tf.Tensor,
+        item: tf.Tensor,
+        *times: tf.Tensor,
+        method: str = "leave_one_out",
+        steps: int = 32,
+    ) -> tf.Tensor:
+        """How much each item of each history moved the score of an item.
+
+        Args:
+            history: int `[B, T]`, 0 = padding, wherever it stands.
+            item: int `[B]`. Indices of the items to explain.
+            *times: for a time-aware model `timestamps` int64 `[B, T]` and
+                `request_time` int64 `[B]`.
+            method: str. `"leave_one_out"`: what the score loses without the item,
+                exact. `"integrated_gradients"`: shares of the difference to the score
+                of a history of average items. `"attention_rollout"`: where the newest
+                position looked, shares of 1, no effect on a score; of models with
+                softmax attention. Defaults to `"leave_one_out"`.
+            steps: int. Points at which integrated gradients are taken. Defaults to
+                `32`.
+
+        Returns:
+            float32 `[B, T]`, 0 at padding and at items older than the model reads.
+
+        Raises:
+            ValueError: when the method is unknown, a time-aware model lacks times, or a
+                model has no attention weights.
+        """
+        method = check_choice("method", method, METHODS)
+        history, item = tf.cast(history, tf.int32), tf.cast(item, tf.int32)
+        times = tuple(tf.cast(time, tf.int64) for time in times)
+        if method == "leave_one_out":
+            return leave_one_out(self.score, history, item, *times)
+        each: Any = self._looks
+        if method == "integrated_gradients":
+            each = functools.partial(self._gradients, steps)
+        rows = max(_POSITIONS_AT_ONCE // max(int(history.shape[1]), 1), 1)
+        pieces = [
+            each(*(part[start : start + rows] for part in (history, item, *times)))
+            for start in range(0, int(history.shape[0]), rows)
+        ]
+        return tf.concat(pieces, 0) if pieces else tf.zeros(history.shape)
+
+    def attention(self, history: tf.Tensor, *times: tf.Tensor) -> list[tf.Tensor]:
+        """The attention weights of each block, for heat maps.
+
+        Args:
+            history: int `[B, T]`, 0 = padding.
+            *times: as in `contributions`.
+
+        Returns:
+            list of float `[B, H, T', T']`, the newest item last; see
+            `QueryTower.attention_scores`.
+        """
+        history = tf.cast(history, tf.int32)
+        scores: list[tf.Tensor] = self._query_tower.attention_scores(history, *times)
+        return scores
+
+    def average_item(self) -> tf.Tensor:
+        """The mean of the items' vectors `[D]`, where integrated gradients begin."""
+        embedding = self._query_tower.item_embedding
+        return tf.reduce_mean(embedding(tf.range(1, embedding.input_dim)), axis=0)
+
+    def _score(
+        self, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+    ) -> tf.Tensor:
+        named = dict(zip(("timestamps", "request_time"), times, strict=False))
+        queries = self._query_tower(history, training=False, **named)
+        return self._match(queries, item)
+
+    def _score_vectors(
+        self,
+        vectors: tf.Tensor,
+        history: tf.Tensor,
+        item: tf.Tensor,
+        *times: tf.Tensor,
+    ) -> tf.Tensor:
+        named = dict(zip(("timestamps", "request_times"), times, strict=False))
+        tower = self._query_tower
+        return self._match(
+            tower.query_of(vectors, history, training=False, **named), item
+        )
+
+    def _match(self, queries: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        candidates = self._candidate_tower(item)  # [M, D]
+        if queries.shape.rank == 2:
+            return tf.reduce_sum(queries * candidates, axis=-1)
+        # Of several interests [M, K, D] the best one counts.
+        return tf.reduce_max(tf.linalg.matvec(queries, candidates), axis=-1)
+
+    def _gradients(
+        self, steps: int, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+    ) -> tf.Tensor:
+        aligned, named = self._query_tower.aligned(history, *times)
+        vectors = tf.cast(self._query_tower.item_embedding(aligned), tf.float32)
+        shares, _ = integrated_gradients(
+            lambda given: self._score_of_vectors(given, aligned, item, *named.values()),
+            vectors,
+            self.average_item(),
+            steps=steps,
+        )
+        return self._placed(shares, history)
+
+    def _looks(
+        self, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+    ) -> tf.Tensor:
+        method = getattr(self._query_tower.pooling, "method", None)
+        if method != "newest":
+            raise ValueError(
+                "`method='attention_rollout'` needs a model whose query is the state "
+                f"of the newest position. Received: pooling={method!r}. Use another "
+                "method."
+            )
+        rolled = attention_rollout(self.attention(history, *times))
+        aligned, _ = self._query_tower.aligned(history, *times)
+        # Of a tower with a query token the last column is the token's own.
+        return self._placed(rolled[:, -1, : tf.shape(aligned)[1]], history)
+
+    def _placed(self, values: tf.Tensor, history: tf.Tensor) -> tf.Tensor:
+        """Values of aligned items, in the places where the items came from."""
+        places = tf.broadcast_to(tf.range(tf.shape(history)[1]), tf.shape(history))
+        aligned, places = align_right(history, self._query_tower.max_length, places)
+        real = tf.where(aligned != 0)  # [M, 2]
+        target = tf.stack(
+            [tf.cast(real[:, 0], tf.int32), tf.gather_nd(places, real)], axis=1
+        )
+        found = tf.cast(tf.gather_nd(values, real), tf.float32)
+        return tf.scatter_nd(target, found, tf.shape(history))
