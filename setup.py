@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "matplotlib>=3.8",
         # These two change their verdicts between minor versions.
         "mypy>=2.4,<2.5",
         "ruff>=0.17,<0.18",

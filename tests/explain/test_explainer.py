@@ -68,7 +68,8 @@ def test_leave_one_out_is_the_change_of_the_models_own_score(model, history):
         for t in real:
             wanted[t] = scored(real) - scored([s for s in real if s != t])
         np.testing.assert_allclose(found[user], wanted, rtol=1e-3, atol=1e-4)
-    assert not found[0, :3].any()  # older than the model reads
+    # Older than the model reads: only the order of sums may differ.
+    np.testing.assert_allclose(found[0, :3], 0, atol=1e-6)
     assert np.abs(found[0, 3:]).min() > 0
 
 
@@ -76,7 +77,7 @@ def test_integrated_gradients_sum_to_the_difference_of_scores(model, history):
     times = times_of(model, history)
     explainer = Explainer(model)
     found = explainer.contributions(
-        history, ITEM, *times, method="integrated_gradients", steps=200
+        history, ITEM, *times, method="integrated_gradients", steps=800
     )
     aligned, named = model.query_tower.aligned(tf.constant(history), *times)
     blank = tf.broadcast_to(explainer.average_item(), [*aligned.shape, 8])
@@ -85,7 +86,7 @@ def test_integrated_gradients_sum_to_the_difference_of_scores(model, history):
     difference = explainer.score(tf.constant(history), ITEM, *times) - before
     np.testing.assert_allclose(
         tf.reduce_sum(found, 1), difference, rtol=1e-2, atol=1e-3
-    )
+    )  # a ReLU's kinks converge slowly: 2e-2 with 200 steps, the others 1e-5
     assert np.abs(difference[:3]).min() > 0.01
 
 

@@ -101,7 +101,8 @@ class Explainer:
                 `32`.
 
         Returns:
-            float32 `[B, T]`, 0 at padding and at items older than the model reads.
+            float32 `[B, T]`, 0 at padding and, to rounding, at items older than the
+            model reads.
 
         Raises:
             ValueError: when the method is unknown, a time-aware model lacks times, or a
