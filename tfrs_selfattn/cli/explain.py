@@ -37,7 +37,7 @@ def explain(
     ] = "",
     limit: Annotated[
         int,
-        typer.Option(min=1, help="Print the items that count most, at most so many."),
+        typer.Option(min=1, help="Print so many items, those that count most."),
     ] = 20,
     plot: Annotated[
         Path | None,
