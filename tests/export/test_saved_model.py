@@ -265,7 +265,7 @@ def test_the_manifest_says_what_was_exported(export, model, tiny):
     assert written["verified"] == export.verified > 5
     assert written["events"] == tiny.COUNTS.sum()
     assert written["packages"]["tensorflow"] == tf.__version__
-    assert len(written["signatures"]) == 6
+    assert len(written["signatures"]) == 7
 
 
 @pytest.mark.parametrize(
