@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,9 @@ def test_without_data_and_network_it_says_what_to_do(cli, tmp_path, monkeypatch)
         monkeypatch.setenv(name, nobody)
     for name in ("no_proxy", "NO_PROXY", "TFRS_SELFATTN_DATA", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
+    # `urlopen` keeps the proxies of its first call: neither an earlier one's here, nor
+    # these for the tests that follow in this process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setenv("PIP_INDEX_URL", f"{nobody}/simple")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("TFRS_SELFATTN_CACHE", str(tmp_path / "cache"))
