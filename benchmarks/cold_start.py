@@ -41,9 +41,9 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-import platformdirs
 import polars as pl
 import tensorflow as tf
+from _run_options import parser_of, settings_of
 
 from tfrs_selfattn.data import (
     Split,
@@ -108,7 +108,7 @@ class World:
 def main() -> None:
     options = _options()
     dataset = DATASETS[options.dataset]
-    values = {**DEFAULTS, **dict(_setting(each) for each in options.set)}
+    values = {**DEFAULTS, **settings_of(options)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         started = time.perf_counter()
         world = _hold_out(options.data, dataset, seed)
@@ -124,30 +124,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=sorted(DATASETS), required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder of its files")
+    parser = parser_of(__doc__, DATASETS, "cold_start")
     parser.add_argument("--items", help="features, in place of the data set's")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(platformdirs.user_cache_dir("tfrs_selfattn")) / "cold_start",
-        help="where runs are kept (default: %(default)s)",
-    )
     return parser.parse_args()
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _hold_out(data: Path, dataset: dict[str, Any], seed: int) -> World:

@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import platformdirs
+from _run_options import parser_of, settings_of
 
 from tfrs_selfattn.data import (
     Split,
@@ -111,21 +111,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=sorted(DATASETS), required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder of its files")
+    parser = parser_of(__doc__, DATASETS, "quality")
     parser.add_argument("--preset", default="esasrec")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(platformdirs.user_cache_dir("tfrs_selfattn")) / "quality",
-        help="where runs are kept (default: %(default)s)",
-    )
     return parser.parse_args()
 
 
@@ -133,12 +120,7 @@ def _configuration(
     options: argparse.Namespace,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """The recipe of the data set under the options of the command line."""
-    values = {**FAMILY, **RECIPES[options.dataset]}
-    for setting in options.set:
-        name, separator, value = setting.partition("=")
-        if not separator:
-            raise SystemExit(f"--set must be NAME=VALUE. Received: {setting}")
-        values[name] = _value(value)
+    values = {**FAMILY, **RECIPES[options.dataset], **settings_of(options)}
     parts = []
     for kind in (ModelConfig, TrainingConfig):
         names = {field.name for field in dataclasses.fields(kind)}
@@ -151,13 +133,6 @@ def _configuration(
         )
     (_, model), (_, training) = parts
     return ModelConfig(preset=options.preset, **model), TrainingConfig(**training)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)  # numbers, true, false, null
-    except json.JSONDecodeError:
-        return text
 
 
 def _run(

@@ -11,7 +11,9 @@ from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.features.feature import Encoded
 from tfrs_selfattn.layers._base import has_newest
 from tfrs_selfattn.layers.pooling import SequencePooling
+from tfrs_selfattn.models._inputs import check_ids, check_times, needs_times
 from tfrs_selfattn.models.content_embedding import embed
+from tfrs_selfattn.models.query_features import given, nothing_known
 from tfrs_selfattn.ops.masks import align_right
 
 _STDDEV = 0.02
@@ -108,7 +110,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         self.query_token = bool(query_token)
         self.query_projection = query_projection
         self.event_projection = event_projection
-        self.time_aware = _needs_times(encoder)
+        self.time_aware = needs_times(encoder)
         if self.query_token and self.time_aware:
             raise ValueError(
                 "`query_token` must be False for a time-aware encoder: the token has "
@@ -133,8 +135,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             "max_length": self.max_length,
             "normalize": self.normalize,
             "query_token": self.query_token,
-            "query_projection": _serialized(self.query_projection),
-            "event_projection": _serialized(self.event_projection),
+            "query_projection": serialize(self.query_projection),
+            "event_projection": serialize(self.event_projection),
         }
 
     @classmethod
@@ -175,11 +177,11 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         event_features: Encoded | None = None,
     ) -> tf.Tensor:
         history, times, places = self._aligned(history, timestamps, request_time)
-        items = self._vectors(history, item_table, training)
         if self.event_projection is not None:
-            known = _given("event_features", event_features)
-            known = Encoded(*(tf.gather(each, places, batch_dims=1) for each in known))
-            items += tf.cast(self.event_projection(known), items.dtype)
+            known = given("event_features", event_features)
+            moved = (tf.gather(each, places, batch_dims=1) for each in known)
+            event_features = Encoded(*moved)
+        items = self._vectors(history, item_table, event_features, training)
         return self.query_of(items, history, query_features, training=training, **times)
 
     def aligned(
@@ -209,11 +211,11 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         request_time: tf.Tensor | None,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None]:
         """`aligned`, and where each position was, for a tower with event features."""
-        history = _check_ids(history)
+        history = check_ids(history)
         times, moving = {}, []
         if self.time_aware:
-            timestamps = _check_times("timestamps", timestamps, history.shape)
-            request_time = _check_times("request_time", request_time, history.shape[:1])
+            timestamps = check_times("timestamps", timestamps, history.shape)
+            request_time = check_times("request_time", request_time, history.shape[:1])
             moving.append(timestamps)
         if self.event_projection is not None:
             places = tf.range(tf.shape(history)[1])
@@ -277,7 +279,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         """
         history, times = self.aligned(history, timestamps, request_time)
         items, real = self._with_token(
-            self._vectors(history, None, False), history != 0
+            self._vectors(history, None, None, False), history != 0
         )
         _, scores = self.encoder(
             items, mask=real, training=False, return_attention_scores=True, **times
@@ -332,19 +334,16 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             float32 `[B, T, D]`. Row t is the query of a user whose history ends at t;
             where the item at t is hidden, the query for that item.
         """
-        history = _check_ids(history)
+        history = check_ids(history)
         times = {}
         if self.time_aware:
             times = {
-                "timestamps": _check_times("timestamps", timestamps, history.shape),
-                "request_times": _check_times(
+                "timestamps": check_times("timestamps", timestamps, history.shape),
+                "request_times": check_times(
                     "request_times", request_times, history.shape
                 ),
             }
-        items = self._vectors(history, item_table, training)
-        if self.event_projection is not None:
-            known = _given("event_features", event_features)
-            items += tf.cast(self.event_projection(known), items.dtype)
+        items = self._vectors(history, item_table, event_features, training)
         if hidden is not None:
             if self._token is None:
                 raise ValueError(
@@ -368,11 +367,21 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         return tf.math.l2_normalize(vectors, axis=-1) if self.normalize else vectors
 
     def _vectors(
-        self, history: tf.Tensor, item_table: tf.Tensor | None, training: Any
+        self,
+        history: tf.Tensor,
+        item_table: tf.Tensor | None,
+        event_features: Encoded | None,
+        training: Any,
     ) -> tf.Tensor:
+        """What stands for each event: its item, and what else is known of it."""
         if item_table is None:
-            return embed(self.item_embedding, history, training)
-        return tf.gather(item_table, history)
+            items = embed(self.item_embedding, history, training)
+        else:
+            items = tf.gather(item_table, history)
+        if self.event_projection is not None:
+            known = self.event_projection(given("event_features", event_features))
+            items += tf.cast(known, items.dtype)
+        return items
 
     def _token_of(self, items: tf.Tensor) -> tf.Tensor:
         """The token as one of these vectors: `[1, 1, D]`."""
@@ -382,74 +391,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         """Towers emit float32 whatever they compute in: losses and indexes need it."""
         queries = tf.cast(queries, tf.float32)
         if self.query_projection is not None:
-            known = self.query_projection(_given("query_features", query_features))
+            known = self.query_projection(given("query_features", query_features))
             known = tf.cast(known, tf.float32)
             more = queries.shape.rank - known.shape.rank  # interests share them
             queries += known if not more else known[:, tf.newaxis]
         return tf.math.l2_normalize(queries, axis=-1) if self.normalize else queries
-
-
-def nothing_known(tower: Any, history: tf.Tensor) -> dict[str, Encoded]:
-    """Features that say nothing, by argument, for a history int `[B, T]`.
-
-    None for a tower that takes none, whoever wrote it.
-    """
-    found = {}
-    shape = tf.shape(history)
-    for name, lead in (("query", shape[:1]), ("event", shape)):
-        projection = getattr(tower, f"{name}_projection", None)
-        if projection is not None:
-            empty = tf.zeros(tf.concat([lead, [0]], axis=0))
-            numbers = [projection.features.num_dense]
-            dense = tf.zeros(tf.concat([lead, numbers], axis=0))
-            found[f"{name}_features"] = Encoded(tf.cast(empty, tf.int32), empty, dense)
-    return found
-
-
-def _given(name: str, features: Encoded | None) -> Encoded:
-    if features is None:
-        raise ValueError(
-            f"`{name}` must be given to a tower that was built with them. Received: "
-            f"{name}=None. Encode them with `FeatureEncoder`."
-        )
-    return features
-
-
-def _serialized(layer: Any) -> Any:
-    return None if layer is None else keras.saving.serialize_keras_object(layer)
-
-
-def _check_ids(history: tf.Tensor) -> tf.Tensor:
-    history = tf.convert_to_tensor(history)
-    if history.shape.rank != 2 or not history.dtype.is_integer:
-        raise ValueError(
-            "`history` must be an integer tensor [B, T] of item indices, 0 for "
-            f"padding. Received: dtype={history.dtype.name}, shape={history.shape}. "
-            "Encode string ids with the vocabulary first (`Vocabulary.encode`)."
-        )
-    return history
-
-
-def _check_times(name: str, times: Any, shape: tf.TensorShape) -> tf.Tensor:
-    """Times of this shape as int64, else `ValueError`."""
-    if times is None:
-        raise ValueError(
-            f"`{name}` must be given to a time-aware model, as Unix seconds. "
-            f"Received: {name}=None. Pass when each item was taken and when the next "
-            "one is asked for, or use a model without time biases."
-        )
-    times = tf.convert_to_tensor(times)
-    if not (times.dtype.is_integer and times.shape.is_compatible_with(shape)):
-        raise ValueError(
-            f"`{name}` must be an integer tensor of shape {tuple(shape)}, Unix "
-            f"seconds. Received: dtype={times.dtype.name}, "
-            f"shape={tuple(times.shape)}. Use int64 (float32 is two minutes off), one "
-            "time for each item, and one request a user."
-        )
-    return tf.cast(times, tf.int64)
-
-
-def _needs_times(encoder: Any) -> bool:
-    """Whether a layer of the encoder, or the encoder, is biased by time."""
-    layers = (encoder, *getattr(encoder, "submodules", ()))
-    return any(getattr(layer, "needs_times", False) for layer in layers)

@@ -19,7 +19,7 @@ from tfrs_selfattn.losses.context import (
 )
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 from tfrs_selfattn.models.content_embedding import ContentEmbedding, whole_table
-from tfrs_selfattn.models.query_tower import nothing_known
+from tfrs_selfattn.models.query_features import nothing_known
 
 
 @register

@@ -19,7 +19,7 @@ from tfrs_selfattn.data.pipelines import (
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
-from tfrs_selfattn.models.query_tower import nothing_known
+from tfrs_selfattn.models.query_features import nothing_known
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
 from tfrs_selfattn.training.checkpoints import (
     RunCheckpoint,

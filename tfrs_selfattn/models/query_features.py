@@ -1,0 +1,36 @@
+"""What is known of users, requests and events, as arguments of a query tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_selfattn.features.feature import Encoded
+
+
+def nothing_known(tower: Any, history: tf.Tensor) -> dict[str, Encoded]:
+    """Features that say nothing, by argument, for a history int `[B, T]`.
+
+    None for a tower that takes none, whoever wrote it.
+    """
+    found = {}
+    shape = tf.shape(history)
+    for name, lead in (("query", shape[:1]), ("event", shape)):
+        projection = getattr(tower, f"{name}_projection", None)
+        if projection is not None:
+            empty = tf.zeros(tf.concat([lead, [0]], axis=0))
+            numbers = [projection.features.num_dense]
+            dense = tf.zeros(tf.concat([lead, numbers], axis=0))
+            found[f"{name}_features"] = Encoded(tf.cast(empty, tf.int32), empty, dense)
+    return found
+
+
+def given(name: str, features: Encoded | None) -> Encoded:
+    """The features, else `ValueError`: a tower that has them needs them."""
+    if features is None:
+        raise ValueError(
+            f"`{name}` must be given to a tower that was built with them. Received: "
+            f"{name}=None. Encode them with `FeatureEncoder`."
+        )
+    return features
