@@ -128,6 +128,34 @@ def test_embeddings_are_the_towers_own(signatures, histories, strings, model, ti
     np.testing.assert_array_equal(vectors, [catalogue[30], *np.zeros([2, tiny.WIDTH])])
 
 
+def test_explain_says_what_a_score_loses_without_each_item(
+    signatures, histories, strings, model, tiny
+):
+    place = 20  # of the item that is explained
+
+    def score(names):
+        rows = [tiny.IDS.index(name) + 1 for name in names if name in tiny.IDS]
+        return model.score(tf.constant([rows])).numpy()[0, place] if rows else 0.0
+
+    asked = strings(histories)
+    item = tf.constant([tiny.IDS[place]] * len(histories))
+    found = signatures["explain"](history=asked, item=item)["contribution"].numpy()
+    assert found.shape == asked.shape
+    for row, names in enumerate(histories):
+        wanted = np.zeros(found.shape[1])
+        for t, name in enumerate(names):
+            if name in tiny.IDS:
+                wanted[t] = score(names) - score(names[:t] + names[t + 1 :])
+        np.testing.assert_allclose(found[row], wanted, rtol=1e-4, atol=1e-5)
+        assert np.abs(wanted).max() > 0.1
+    nobody = tf.constant(["nothing"] * len(histories))
+    assert (
+        not signatures["explain"](history=asked, item=nobody)["contribution"]
+        .numpy()
+        .any()
+    )
+
+
 def test_the_query_of_an_empty_history_is_zero(signatures, strings):
     for history in (strings(EMPTY), strings([[]])):
         vectors = signatures["embed_query"](history=history)["embedding"].numpy()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tfrs_selfattn._checks import check_not_negative, check_positive_int
-from tfrs_selfattn.features._vocabulary import common_names, vocabulary_state
-from tfrs_selfattn.features.category import encode_names
-from tfrs_selfattn.features.feature import Encoded, Feature, nothing, stripped
+from tfrs_selfattn._checks import check_positive_int
+from tfrs_selfattn.features._categories import Categories
+from tfrs_selfattn.features.feature import Encoded, nothing, stripped
 
 
 @dataclass(frozen=True)
-class MultiCategory(Feature):
+class MultiCategory(Categories):
     """Categories between separators; their vectors are added and scaled.
 
     The sum of n vectors is divided by √n, so that an item of many categories is no
@@ -25,25 +24,20 @@ class MultiCategory(Feature):
 
     Args:
         name: str. Of the feature and of its column, which may also hold lists.
-        separator: str. Between two categories. Defaults to `"|"`.
         min_count: int. Of a category with a vector of its own. Defaults to `2`.
         hash_buckets: int. Vectors for other categories; 0 is one. Defaults to `0`.
-        max_values: int. Categories of a value that count, the first. Defaults to `32`.
         vocabulary: tuple of str, or None before `fit`. Defaults to `None`.
         has_rare: bool. Whether training showed rare ones. Defaults to `False`.
         has_missing: bool. Whether training showed values without any. Defaults to
             `False`.
+        separator: str. Between two categories. Defaults to `"|"`.
+        max_values: int. Categories of a value that count, the first. Defaults to `32`.
     """
 
     kind: ClassVar[str] = "multi"
 
     separator: str = "|"
-    min_count: int = 2
-    hash_buckets: int = 0
     max_values: int = 32
-    vocabulary: tuple[str, ...] | None = None
-    has_rare: bool = False
-    has_missing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,19 +46,7 @@ class MultiCategory(Feature):
                 "`separator` must be a character that is no blank. Received: separator="
                 f"{self.separator!r}. Use kind text for words."
             )
-        check_positive_int("min_count", self.min_count)
-        check_not_negative("hash_buckets", self.hash_buckets)
         check_positive_int("max_values", self.max_values)
-        if self.vocabulary is not None:
-            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-
-    @property
-    def fitted(self) -> bool:
-        return self.vocabulary is not None
-
-    @property
-    def num_tokens(self) -> int:
-        return 1 + max(self.hash_buckets, 1) + len(self.vocabulary or ())
 
     def read(self, column: pl.Series, place: str) -> npt.NDArray[Any]:
         if isinstance(column.dtype, pl.List | pl.Array):
@@ -73,22 +55,11 @@ class MultiCategory(Feature):
         return super().read(column, place)
 
     def fit(self, values: npt.NDArray[Any], place: str) -> MultiCategory:
-        rows = [self._split(value) for value in values]
-        names = [name for row in rows for name in row]
-        known, has_rare = common_names(names, self.min_count)
-        return replace(
-            self,
-            vocabulary=tuple(known),
-            has_rare=has_rare,
-            has_missing=not all(rows),
-        )
+        return self._fitted_to([self._split(value) for value in values])
 
     def _split(self, value: bytes) -> list[bytes]:
         parts = stripped(np.array(bytes(value).split(self.separator.encode()), object))
         return [part for part in parts if part][: self.max_values]
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        return dict(vocabulary_state(self.vocabulary or (), f"Feature {self.name!r}"))
 
     def encode(self, values: Any, state: Mapping[str, Any]) -> Encoded:
         import tensorflow as tf
@@ -96,12 +67,7 @@ class MultiCategory(Feature):
         parts = tf.strings.split(values, self.separator)  # ragged [n, (parts)]
         parts = parts.with_flat_values(tf.strings.strip(parts.flat_values))
         parts = tf.ragged.boolean_mask(parts, parts != "")[:, : self.max_values]
-        tokens, weights = encode_names(
-            parts.flat_values,
-            state,
-            hash_buckets=self.hash_buckets,
-            has_rare=self.has_rare,
-        )
+        tokens, weights = self._tokens(parts.flat_values, state)
         kept = tf.RaggedTensor.from_row_lengths(tokens, parts.row_lengths())
         scales = kept.with_flat_values(weights)
         count = tf.maximum(tf.reduce_sum(scales, axis=1, keepdims=True), 1.0)
