@@ -147,6 +147,19 @@ def test_what_works_under_keras_3_imports_no_tensorflow_recommenders():
     )
 
 
+def test_what_is_not_tested_under_keras_3_knows_no_keras():
+    """`test_keras3.py` leaves out the tests of these parts."""
+    same_code = KERAS_NEUTRAL - {"layers", "losses"}
+    with_keras = {"evaluation/metrics.py", "evaluation/corpus_top_k.py"}
+    found = modules_where(
+        lambda path: (
+            part_of(path) in same_code
+            and ("_keras" in imported_parts(path) or "tf.keras" in path.read_text())
+        )
+    )
+    assert {name.removeprefix(f"{PACKAGE}/") for name in found} <= with_keras
+
+
 def test_data_imports_no_tensorflow_but_for_its_pipelines():
     assert not modules_where(
         lambda path: (

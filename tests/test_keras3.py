@@ -10,8 +10,15 @@ import json
 
 import pytest
 
-# `data` is not among them: it imports no Keras (`test_architecture.py`).
-NEUTRAL = ("ops", "layers", "losses", "evaluation", "conformance")
+# Only what imports Keras: `ops`, `data`, `features` and the rest of `evaluation` are the
+# same code under either (`test_architecture.py`).
+NEUTRAL = (
+    "layers",
+    "losses",
+    "evaluation/test_metrics.py",
+    "evaluation/test_corpus_top_k.py",
+    "conformance",
+)
 NEEDS_LEGACY_KERAS = (
     "models",
     "training.build_model",
@@ -49,9 +56,9 @@ print(json.dumps({name: reach(name) for name in sys.argv[1:]}))
 
 @pytest.fixture(scope="module")
 def neutral_tests(run_python):
-    folders = [f"tests/{name}" for name in NEUTRAL]
+    paths = [f"tests/{name}" for name in NEUTRAL]
     options = ["-n0", "-m", "not legacy_keras", "-p", "no:cacheprovider"]
-    arguments = ("-c", RUN_TESTS, *options, *folders)
+    arguments = ("-c", RUN_TESTS, *options, *paths)
     return run_python(*arguments, legacy_keras=False, timeout=1200)
 
 
