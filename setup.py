@@ -49,6 +49,7 @@ EXTRAS = {
     "notebooks": ["jupyterlab>=4", "matplotlib>=3.8"],
     "serving": ["grpcio>=1.62", SERVING_API, "locust>=2.30", "matplotlib>=3.8"],
     "plot": ["matplotlib>=3.8"],
+    "beam": ["apache-beam>=2.70"],
 }
 
 setup(

@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "explain",
     },
 }
+MAY_IMPORT["beam"] = {"data", "export"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = set()

@@ -27,3 +27,10 @@ def training_parts(split):
         split.sequences.items[start:stop].tolist()
         for start, stop in zip(offsets[:-1], split.train_stop, strict=True)
     ]
+
+
+def prepared_content(log):
+    """All records of a prepared folder: rows by file, sequences, vocabulary."""
+    rows = {path.name: path.read_bytes() for path in log.rows().paths}
+    parts = {path.name: pl.read_parquet(path).to_dicts() for path in log.parts}
+    return rows, parts, log.vocabulary.ids, log.vocabulary.counts.tolist()

@@ -193,7 +193,7 @@ def test_a_late_bad_time_is_found_among_many(write):
         ("e.csv", HEADER, r"e\.csv holds no events"),
         ("e.csv", HEADER + "\n\n", r"e\.csv holds no events"),
         ("e.parquet", "not parquet", r"e\.parquet cannot be read"),
-        ("e.json", "{}", r"one of \.csv, \.tsv, \.parquet, \.inter.*e\.json"),
+        ("e.json", "{}", r"one of \.csv, \.tsv, \.parquet, \.avro, \.inter.*e\.json"),
     ],
 )
 def test_unusable_files(write, name, text, message):

@@ -242,7 +242,7 @@ def test_a_full_disk_is_said(split, tmp_path, monkeypatch):
     def full(path, rows):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards, "_write_records", full)
+    monkeypatch.setattr(shards, "write_records", full)
     with pytest.raises(InputError, match=r"\(No space left on device\).*make room"):
         write_shards(split, tmp_path / "rows", **OPTIONS)
     assert list(tmp_path.iterdir()) == []

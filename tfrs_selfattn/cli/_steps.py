@@ -12,14 +12,17 @@ from tfrs_selfattn.cli._tensorflow import start_tensorflow
 from tfrs_selfattn.data import (
     EventSummary,
     Sequences,
+    ShardedRows,
     Split,
     build_sequences,
     find_titles,
     leave_one_out,
     read_events,
+    read_prepared,
     read_titles,
     summarize,
 )
+from tfrs_selfattn.data.prepared import is_prepared
 from tfrs_selfattn.training import (
     DataConfig,
     ModelConfig,
@@ -43,6 +46,7 @@ class Prepared:
     split: Split
     summary: EventSummary
     titles: dict[str, str]
+    rows: ShardedRows | None = None
 
     @property
     def untitled(self) -> int:
@@ -66,14 +70,23 @@ def prepare(
         )
     elif path.is_dir():
         titles = find_titles(path)
-    events = read_events(
-        path,
-        user_column=data.user_column,
-        item_column=data.item_column,
-        time_column=data.time_column,
-    )
-    with report.waiting("Reading events"):
-        sequences = build_sequences(events, min_item_events=data.min_item_events)
+    rows = None
+    if is_prepared(path):
+        with report.waiting("Reading what was prepared"):
+            log = read_prepared(path)
+            split, rows = log.split(), log.rows()
+    else:
+        events = read_events(
+            path,
+            user_column=data.user_column,
+            item_column=data.item_column,
+            time_column=data.time_column,
+        )
+        with report.waiting("Reading events"):
+            split = leave_one_out(
+                build_sequences(events, min_item_events=data.min_item_events)
+            )
+    sequences = split.sequences
     summary = summarize(sequences)
     report.say(
         f"{summary.events:,} events of {summary.users:,} users with "
@@ -89,7 +102,7 @@ def prepare(
             f"  {summary.one_event_users:,} users have one event only; they count "
             "for the vocabulary and are not trained on"
         )
-    prepared = Prepared(sequences, leave_one_out(sequences), summary, titles)
+    prepared = Prepared(sequences, split, summary, titles, rows)
     if titles or items is not None:
         untitled = prepared.untitled
         if untitled:
@@ -120,7 +133,9 @@ def create_run(
     return RunFolder.create(output, config, vocabulary, prepared.titles, side)
 
 
-def fit(report: Report, folder: RunFolder, split: Split) -> TrainingResult:
+def fit(
+    report: Report, folder: RunFolder, split: Split, rows: ShardedRows | None = None
+) -> TrainingResult:
     """Trains the run with Keras' progress bar, or goes on with it."""
     from tfrs_selfattn import training
 
@@ -128,7 +143,7 @@ def fit(report: Report, folder: RunFolder, split: Split) -> TrainingResult:
     done = len(known.get("epochs", []))
     if done and not known.get("finished"):
         report.say(f"Continuing {folder.path} after {done} epochs")
-    result = training.train(folder, split, verbose=report.keras_verbosity)
+    result = training.train(folder, split, rows=rows, verbose=report.keras_verbosity)
     if result.epochs == result.resumed_from:
         report.say(f"{folder.path} is trained already: nothing left to do")
     report.say(

@@ -13,8 +13,10 @@ from tfrs_selfattn import InputError, __version__
 from tfrs_selfattn.cli.evaluate import evaluate
 from tfrs_selfattn.cli.explain import explain
 from tfrs_selfattn.cli.export import export
+from tfrs_selfattn.cli.prepare import prepare
 from tfrs_selfattn.cli.quickstart import quickstart
 from tfrs_selfattn.cli.recommend import recommend
+from tfrs_selfattn.cli.recommend_all import recommend_all
 from tfrs_selfattn.cli.refresh import refresh
 from tfrs_selfattn.cli.train import train
 
@@ -30,6 +32,10 @@ app = typer.Typer(
 )
 for command in (quickstart, train, evaluate, export, refresh, recommend, explain):
     app.command()(command)
+# What follows these is an option of theirs or of Beam's.
+_WITH_PIPELINE = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=_WITH_PIPELINE)(prepare)
+app.command(context_settings=_WITH_PIPELINE)(recommend_all)
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,16 +14,20 @@ _ID_DROPOUT = 0.2
 
 
 def train(
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="Events: a .csv, .tsv or .parquet file, a folder of them, or a "
-            "MovieLens folder."
-        ),
-    ],
     output: Annotated[
         Path, typer.Option(help="Folder of this run: new, or the one to continue.")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Events: a .csv, .tsv, .parquet or .avro file, a folder of them, or a "
+            "MovieLens folder."
+        ),
+    ] = None,
+    shards: Annotated[
+        Path | None,
+        typer.Option(help="In place of --data: a folder written by `prepare`."),
+    ] = None,
     user_column: Annotated[str, typer.Option(help="Column of users.")] = "user_id",
     item_column: Annotated[
         str, typer.Option(help="Column of items, in --items too.")
@@ -201,7 +205,7 @@ def train(
         raise InputError(str(error)) from None
     training.check_output(output)
     source = training.DataConfig(
-        path=str(data.absolute()),
+        path=str(_one_of(data, shards).absolute()),
         user_column=user_column,
         item_column=item_column,
         time_column=time_column,
@@ -220,7 +224,7 @@ def train(
             features,
             side,
         )
-        result = fit(report, folder, prepared.split)
+        result = fit(report, folder, prepared.split, prepared.rows)
     report.say()
     report.commands(
         {
@@ -248,3 +252,18 @@ def train(
             "seconds": round(time.perf_counter() - started, 1),
         }
     )
+
+
+def _one_of(data: Path | None, shards: Path | None) -> Path:
+    """The events, however they are given."""
+    if (data is None) == (shards is None):
+        raise InputError(
+            "One of --data and --shards must be given. Received: "
+            f"{'neither' if data is None else 'both'}. Name the events, or the folder "
+            "that `prepare` made of them."
+        )
+    if shards is not None:
+        from tfrs_selfattn.data import read_prepared
+
+        read_prepared(shards)  # Says what is wrong with it.
+    return data or shards or Path()

@@ -4,6 +4,7 @@
                                     temporal_split   bucket_rows
                                                      write_shards
                                                    → EvaluationSet → evaluation_dataset
+                → prepare_events → read_prepared → both, of a log larger than memory
 
 Everything but the two datasets works without TensorFlow.
 """
@@ -20,6 +21,7 @@ _EXPORTS = {
     "MarkovLog": "synthetic",
     "MovieLens": "movielens",
     "PackedRows": "packing",
+    "PreparedLog": "prepared",
     "Sequences": "sequences",
     "ShardedRows": "shards",
     "Split": "splits",
@@ -35,7 +37,9 @@ _EXPORTS = {
     "locate_movielens_100k": "movielens",
     "markov_events": "synthetic",
     "pack_rows": "packing",
+    "prepare_events": "prepare",
     "read_events": "events",
+    "read_prepared": "prepared",
     "read_shards": "shards",
     "read_titles": "items",
     "steps_per_epoch": "pipelines",

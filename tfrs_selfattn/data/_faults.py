@@ -37,15 +37,13 @@ def raise_first(events: Events) -> None:
             written=pl.col(events.time_column).cast(pl.String),
             blank=pl.lit(is_text) & pl.all_horizontal(pl.all().is_null()),
         )
-        faulty = ~pl.col("blank") & (
-            _unusable_id("user_id")
-            | _unusable_id("item_id")
-            | pl.col("timestamp").is_null()
-        )
-        found = table.head(rows.with_row_index("row").filter(faulty))
+        found = table.head(rows.with_row_index("row").filter(faulty_row()))
         if len(found):
             row = found.row(0, named=True)
-            raise InputError(f"{table.place(row['row'])}: {_fault(events, row)}")
+            raise InputError(
+                f"{table.place(row['row'])}: {fault(events, row)} "
+                "Correct or remove this row."
+            )
 
 
 def unreadable(events: Events, error: Exception) -> InputError:
@@ -67,13 +65,23 @@ def no_events(name: str) -> InputError:
     )
 
 
+def faulty_row() -> pl.Expr:
+    """Whether a canonical row, with `blank`, has an unusable id or time."""
+    return ~pl.col("blank") & (
+        _unusable_id("user_id")
+        | _unusable_id("item_id")
+        | pl.col("timestamp").is_null()
+    )
+
+
 def _unusable_id(column: str) -> pl.Expr:
     # A vocabulary is written one id a line, so an id cannot contain a line break.
     broken = pl.col(column).str.contains("[\r\n]")
     return pl.col(column).is_null() | (pl.col(column) == "") | broken
 
 
-def _fault(events: Events, row: dict[str, str | None]) -> str:
+def fault(events: Events, row: dict[str, str | None]) -> str:
+    """What is wrong with a faulty row: the column, what it must hold, what it holds."""
     columns = {"user_id": events.user_column, "item_id": events.item_column}
     column, expected, received = events.time_column, _times.EXPECTED, row["written"]
     for key, name in reversed(columns.items()):
@@ -81,7 +89,4 @@ def _fault(events: Events, row: dict[str, str | None]) -> str:
         if not value or "\n" in value or "\r" in value:
             column, expected, received = name, "an id without line breaks", value
     shown = repr(received) if received else "nothing"
-    return (
-        f"column {column!r} must hold {expected}. Received: {shown}. "
-        "Correct or remove this row."
-    )
+    return f"column {column!r} must hold {expected}. Received: {shown}."

@@ -41,7 +41,7 @@ _BY_SUFFIX = {
     ".inter": RECBOLE,
     ".item": RECBOLE,
 }
-SUFFIXES = (".csv", ".tsv", ".parquet", ".inter")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".avro", ".inter")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,15 @@ class Table:
         except pl.exceptions.PolarsError as error:
             raise self.unreadable(error) from None
 
+    def is_empty(self) -> bool:
+        """Whether there is no row. Rows that cannot be read are rows."""
+        if self.path is None or self.layout is None:
+            return self.head(self.frame).is_empty()
+        with open(self.path, "rb") as file:
+            if self.layout.columns is None:
+                file.readline()
+            return not any(line.strip() for line in file)
+
     def unreadable(self, error: Exception) -> InputError:
         """Explains why Polars could not read the file, with the line where it can."""
         fault = None
@@ -90,7 +99,7 @@ class Table:
             return f"{self.name}, row {row + 1}"
         header = 0 if self.layout.columns else 1
         with open(self.path, encoding="utf-8", errors="replace", newline="") as file:
-            reader = _reader(file, self.layout)
+            reader = text_reader(file, self.layout)
             for _ in itertools.islice(reader, row + header):
                 pass
             line = reader.line_num + 1
@@ -101,6 +110,8 @@ def scan_table(path: Path) -> Table:
     """Opens a file by its name: known MovieLens files, or by the ending."""
     if path.suffix == ".parquet":
         return Table(pl.scan_parquet(path, glob=False), path)
+    if path.suffix == ".avro":
+        return Table(_read_avro(path).lazy(), path)
     layout = _BY_NAME.get(path.name) or _BY_SUFFIX.get(path.suffix)
     if layout is None:
         raise InputError(
@@ -122,6 +133,17 @@ def scan_table(path: Path) -> Table:
     return Table(frame, path, layout)
 
 
+def _read_avro(path: Path) -> pl.DataFrame:
+    """Reads a whole file: Polars has no lazy reader of Avro."""
+    try:
+        return pl.read_avro(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"{path} must be an Avro file of records. It cannot be read "
+            f"({str(error).splitlines()[0]}). Write it anew."
+        ) from None
+
+
 def _broken_line(path: Path, layout: TextLayout) -> str | None:
     """Says which line is no UTF-8 or has too many fields, None if none does."""
     with open(path, "rb") as raw:
@@ -131,7 +153,7 @@ def _broken_line(path: Path, layout: TextLayout) -> str | None:
             except UnicodeDecodeError:
                 return f"line {number} is not UTF-8 text"
     with open(path, encoding="utf-8", newline="") as file:
-        reader = _reader(file, layout)
+        reader = text_reader(file, layout)
         expected = len(layout.columns or next(reader, ()))
         for row in reader:
             if len(row) > expected:
@@ -142,7 +164,8 @@ def _broken_line(path: Path, layout: TextLayout) -> str | None:
     return None
 
 
-def _reader(file: Iterable[str], layout: TextLayout) -> Any:
+def text_reader(file: Iterable[str], layout: TextLayout) -> Any:
+    """Python's reader of such a file, which forgives what Polars does not."""
     return csv.reader(
         file,
         delimiter=layout.separator,

@@ -49,10 +49,17 @@ class Events:
             [table.frame.select(self.columns(table)) for table in self.tables]
         )
 
-    def columns(self, table: Table) -> list[pl.Expr]:
-        """Returns the expressions that make the columns of `frame` out of a table's."""
+    def columns(self, table: Table, numbers: bool | None = None) -> list[pl.Expr]:
+        """Returns the expressions that make the columns of `frame` out of a table's.
+
+        Args:
+            table: one of the log's.
+            numbers: bool or None. Whether times that are text hold numbers or dates;
+                None looks at the first. Defaults to `None`.
+        """
         dtype = table.schema()[self.time_column]
-        numbers = dtype == pl.String and self._holds_numbers(table)
+        if numbers is None:
+            numbers = dtype == pl.String and self._holds_numbers(table)
         seconds = _times.unix_seconds(self.time_column, dtype, numbers=numbers)
         return [
             pl.col(self.user_column).cast(pl.String).alias("user_id"),
@@ -94,8 +101,8 @@ def read_events(
     """Opens an event log.
 
     Args:
-        path: a `.csv`, `.tsv` or `.parquet` file or a folder of them, a MovieLens
-            folder or file (`u.data`, `ratings.dat`), a folder with
+        path: a `.csv`, `.tsv`, `.parquet` or `.avro` file or a folder of them, a
+            MovieLens folder or file (`u.data`, `ratings.dat`), a folder with
             `interactions.csv` beside other files, or RecBole's `.inter`.
         user_column: str. Defaults to `"user_id"`.
         item_column: str. Defaults to `"item_id"`.
@@ -172,7 +179,7 @@ def _checked(events: Events) -> Events:
                     f"{table.name}, column {column!r} must hold {expected}. Received: "
                     f"{dtype}. Convert the column or name another one."
                 )
-    if all(table.head(table.frame).is_empty() for table in events.tables):
+    if all(table.is_empty() for table in events.tables):
         raise _faults.no_events(events.name)
     return events
 

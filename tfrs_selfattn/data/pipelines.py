@@ -196,9 +196,11 @@ def _streamed(
     At any time a few shards are in memory, never all. A row that was damaged on disk
     ends the iteration with TensorFlow's `DataLossError`.
     """
-    paths = tf.constant([str(path) for path in rows.paths])
-    sizes = tf.constant(rows.shard_rows, tf.int64)
-    num_shards = len(rows.paths)
+    # Users are dealt to prepared shards by a hash: of few users some may get none.
+    filled = [at for at, size in enumerate(rows.shard_rows) if size]
+    paths = tf.constant([str(rows.paths[at]) for at in filled])
+    sizes = tf.constant([rows.shard_rows[at] for at in filled], tf.int64)
+    num_shards = len(filled)
 
     def read(epoch: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
         """The records of the shard whose turn it is, shuffled: string `[n]`."""

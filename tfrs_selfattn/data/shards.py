@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class ShardedRows:
     Args:
         path: Path of the folder.
         row_length: int. T.
-        rows_per_shard: int. Rows of every shard but the last.
+        rows_per_shard: int. Rows of the largest shard. `write_shards` gives all shards
+            but the last so many.
         shard_rows: ints. Rows of each shard.
         num_targets: int. Targets to learn in one epoch.
         num_items: int. N, the size of the vocabulary behind the item indices.
@@ -61,7 +62,7 @@ class ShardedRows:
     def paths(self) -> list[Path]:
         """The files, in order."""
         count = len(self.shard_rows)
-        return [self.path / _name(number, count) for number in range(count)]
+        return [self.path / shard_name(number, count) for number in range(count)]
 
     def load(self) -> PackedRows:
         """Reads all rows into memory, without TensorFlow."""
@@ -228,17 +229,43 @@ def _write(
         rows = plan.lay_out(start, stop)
         columns = {name: str(each.dtype) for name, each in rows.features.items()}
         num_targets += rows.num_targets
-        path = folder / _name(number, len(starts))
-        _write_records(path, rows)
-        shards.append({"rows": len(rows), "sha256": _sha256(path)})
+        path = folder / shard_name(number, len(starts))
+        write_records(path, rows)
+        shards.append({"rows": len(rows), "sha256": sha256_of(path)})
         if progress is not None:
             progress(stop, plan.num_rows)
+    write_manifest(
+        folder,
+        shards,
+        row_length=plan.row_length,
+        rows_per_shard=rows_per_shard,
+        num_targets=num_targets,
+        num_items=len(plan.split.sequences.vocabulary),
+        columns=columns,
+        options=options,
+        metadata=metadata,
+    )
+
+
+def write_manifest(
+    folder: Path,
+    shards: Sequence[Mapping[str, Any]],
+    *,
+    row_length: int,
+    rows_per_shard: int,
+    num_targets: int,
+    num_items: int,
+    columns: Mapping[str, str],
+    options: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes what `read_shards` reads first; `shards` have `rows` and `sha256`."""
     manifest = {
         "format": FORMAT,
-        "row_length": plan.row_length,
+        "row_length": row_length,
         "rows_per_shard": rows_per_shard,
         "num_targets": num_targets,
-        "num_items": len(plan.split.sequences.vocabulary),
+        "num_items": num_items,
         "columns": columns,
         "options": options,
         "metadata": metadata,
@@ -248,7 +275,7 @@ def _write(
     (folder / _MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _write_records(path: Path, rows: PackedRows) -> None:
+def write_records(path: Path, rows: PackedRows) -> None:
     """Writes rows as TFRecords, all of them at once."""
     columns = {name: str(each.dtype) for name, each in rows.features.items()}
     frames = np.zeros(len(rows), frame_type(columns, rows.row_length))
@@ -260,7 +287,7 @@ def _write_records(path: Path, rows: PackedRows) -> None:
 
 def _check_file(path: Path, size: int, sha256: str, verify: bool) -> None:
     found = path.stat().st_size if path.is_file() else -1
-    if found != size or (verify and _sha256(path) != sha256):
+    if found != size or (verify and sha256_of(path) != sha256):
         fault = f"{found} bytes instead of {size}" if found != size else "other bytes"
         raise InputError(
             f"{path} must be as `write_shards` wrote it. Received: "
@@ -269,7 +296,7 @@ def _check_file(path: Path, size: int, sha256: str, verify: bool) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -277,5 +304,5 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _name(number: int, count: int) -> str:
+def shard_name(number: int, count: int) -> str:
     return f"rows-{number:05d}-of-{count:05d}.tfrecord"

@@ -66,9 +66,7 @@ def training_windows(
         stride: int from 1 to `row_length`, for `"sliding"` only. None takes half of
             `row_length`. Defaults to `None`.
     """
-    row_length = check_positive_int("row_length", row_length)
-    check_choice("windows", windows, KINDS)
-    step = _step(row_length, windows, stride)
+    step = check_windows(row_length, windows, stride)
     offsets = split.sequences.offsets[:-1]
     pairs = np.maximum(split.train_stop - offsets - 1, 0)  # [U]
     more = -(-np.maximum(pairs - row_length, 0) // step)
@@ -89,8 +87,14 @@ def training_windows(
     )
 
 
-def _step(row_length: int, windows: str, stride: int | None) -> int:
-    """By how many pairs one window of a user starts before the next."""
+def check_windows(row_length: int, windows: str, stride: int | None) -> int:
+    """Checks arguments of `training_windows`.
+
+    Returns:
+        int. By how many pairs one window of a user starts before the next.
+    """
+    row_length = check_positive_int("row_length", row_length)
+    check_choice("windows", windows, KINDS)
     if windows != "sliding":
         if stride is not None:
             raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "BatchResult": "batch_job",
     "Contribution": "recommender",
     "Export": "writing",
     "ExportError": "reload",
@@ -19,6 +20,7 @@ _EXPORTS = {
     "export_recommender": "saved_model",
     "load_recommender": "recommender",
     "read_new_items": "new_items",
+    "recommend_all": "batch_job",
     "refresh_recommender": "refresh",
 }
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn._keras import keras
-from tfrs_selfattn.data.packing import pack_rows
+from tfrs_selfattn.data.packing import PackedRows, pack_rows
 from tfrs_selfattn.data.pipelines import (
     evaluation_dataset,
     steps_per_epoch,
     training_dataset,
 )
+from tfrs_selfattn.data.shards import ShardedRows
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
@@ -58,6 +59,7 @@ def train(
     folder: RunFolder,
     split: Split,
     *,
+    rows: ShardedRows | None = None,
     callbacks: Sequence[Any] = (),
     verbose: int = 1,
 ) -> TrainingResult:
@@ -69,6 +71,8 @@ def train(
     Args:
         folder: the run, new or unfinished.
         split: train and validation parts of the data.
+        rows: the training rows in shards, made of this split; None packs them into
+            memory. Defaults to `None`.
         callbacks: further Keras callbacks.
         verbose: int. As of `keras.Model.fit`: 0 silent, 1 progress bar, 2 one line an
             epoch.
@@ -83,24 +87,31 @@ def train(
     """
     check_split(split)
     with exclusive(folder.path):
-        return _train(folder, split, callbacks, verbose)
+        return _train(folder, split, rows, callbacks, verbose)
 
 
 def _train(
-    folder: RunFolder, split: Split, callbacks: Sequence[Any], verbose: int
+    folder: RunFolder,
+    split: Split,
+    rows: PackedRows | ShardedRows | None,
+    callbacks: Sequence[Any],
+    verbose: int,
 ) -> TrainingResult:
     config = folder.config.training
     keras.utils.set_random_seed(config.seed)
     side = folder.side()
     model = build_model(folder.config, side)
-    rows = pack_rows(
-        split,
-        row_length=folder.config.model.max_length,
-        windows=config.windows,
-        stride=config.stride,
-        times=model.time_aware,
-        seed=config.seed,
-    )
+    if isinstance(rows, ShardedRows):
+        _check_rows(rows, folder.config, model.time_aware)
+    else:
+        rows = pack_rows(
+            split,
+            row_length=folder.config.model.max_length,
+            windows=config.windows,
+            stride=config.stride,
+            times=model.time_aware,
+            seed=config.seed,
+        )
     steps = steps_per_epoch(rows, config.batch_size)
     model.compile(make_optimizer(config, steps))
     checkpoint = RunCheckpoint(folder, model, patience=config.patience)
@@ -139,6 +150,34 @@ def _train(
         resumed_from=resumed_from,
         validation=folder.metrics()["validation"],
     )
+
+
+def _check_rows(rows: ShardedRows, config: RunConfig, times: bool) -> None:
+    """Checks that rows on disk are those that the run would make."""
+    wanted = {
+        "max_length": config.model.max_length,
+        "windows": config.training.windows,
+        "stride": config.training.stride,
+    }
+    found = {
+        "max_length": rows.row_length,
+        "windows": rows.options["windows"],
+        "stride": rows.options["stride"],
+    }
+    if times and "timestamps" not in rows.columns:
+        raise InputError(
+            "Shards of a time-aware model must have times. Received: "
+            f"{rows.path}, which has none. Prepare the events with --times."
+        )
+    different = [name for name in wanted if wanted[name] != found[name]]
+    if different:
+        raise InputError(
+            "Shards must be made as the run is: "
+            + ", ".join(f"{name}={wanted[name]}" for name in different)
+            + f". Received: {rows.path}, with "
+            + ", ".join(f"{name}={found[name]}" for name in different)
+            + ". Prepare the events anew, or train with the options of the shards."
+        )
 
 
 def check_split(split: Split) -> None:

@@ -1,0 +1,89 @@
+"""prepare, train --shards, and recommend-all to those who were prepared."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from tests.cli.conftest import SMALL
+from tfrs_selfattn import training
+from tfrs_selfattn.data import prepare_events, read_events
+
+
+@pytest.fixture(scope="module")
+def prepared(events, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared") / "log"
+    log = read_events(events, user_column="visitor", item_column="article")
+    prepare_events(log, folder, row_length=16, num_shards=2)
+    return folder
+
+
+def test_prepare_says_what_it_kept_and_left_out(cli, events, columns, tmp_path):
+    text = events.read_text()
+    (tmp_path / "events.csv").write_text(f"{text}u1,i1,never\n")
+    out = tmp_path / "out"
+    words = ("prepare", "--data", tmp_path / "events.csv", *columns, "--output", out)
+    done = cli(*words, "--max-length", "16", "--num-shards", "2")
+    assert (done.status, done.err) == (0, "")
+    assert "events of 60 users with 20 items: " in done.out
+    assert "  1 rows could not be read; see" in done.out
+    assert f"tfrs-selfattn train --shards {out}" in done.out
+    done = cli(*words, "--json", "--max-user-events", "3")
+    assert done.json["rejected"] == 1
+    assert done.json["beyond_newest"] > 0
+    assert (
+        done.json["events"]
+        == pl.read_parquet(out / done.json["generation"] / "sequences" / "*.parquet")[
+            "items"
+        ]
+        .list.len()
+        .sum()
+    )
+
+
+def test_a_run_on_shards_trains_evaluates_and_answers_everyone(
+    cli, prepared, exported, tmp_path
+):
+    run = tmp_path / "run"
+    words = ("train", "--shards", prepared, *SMALL, "--output", run)
+    done = cli(*words, "--epochs", "1", "--json")
+    assert done.status == 0, done.err
+    assert done.json["users"] == 60
+    folder = training.RunFolder.open(run)
+    assert folder.config.data.path == str(prepared)
+    assert cli("evaluate", run, "--json").json["users"] > 0
+
+    # Same vocabulary, other model: whoever was prepared can be answered.
+    answers = tmp_path / "answers"
+    words = ("recommend-all", exported, "--users", prepared, "--output", answers)
+    done = cli(*words, "--json", "--users-per-file", "25")
+    assert (done.json["users"], done.json["resumed"]) == (60, 0)
+    assert len(pl.read_parquet(answers / "*.parquet")) == 60
+    assert cli(*words, "--json", "--users-per-file", "25").json["resumed"] == 60
+
+
+def test_shards_must_fit_the_run(cli, refused, prepared, tmp_path):
+    options = ("train", "--shards", prepared, "--output", tmp_path / "run")
+    line = refused("train", "--output", tmp_path / "run")
+    assert line.startswith("One of --data and --shards must be given. Received: nei")
+    assert "Received: both" in refused(*options, "--data", prepared)
+    wrong = ("train", "--shards", tmp_path, "--output", tmp_path / "run")
+    assert "A folder written by `tfrs-selfattn prepare` was expected" in refused(*wrong)
+    done = cli(*options, "--epochs", "1")
+    assert done.status == 2
+    assert "--max-length 200. Received: " in done.err
+    assert "with --max-length 16. Prepare the events anew" in done.err
+    done = cli(
+        *("train", "--shards", prepared, "--output", tmp_path / "other", *SMALL),
+        *("--preset", "hstu"),
+    )
+    assert "Prepare the events with --times" in done.err
+
+
+def test_pipeline_options_need_a_runner(refused, events, columns, tmp_path):
+    words = ("prepare", "--data", events, *columns, "--output", tmp_path / "out")
+    line = refused(*words, "--parallelism=4")
+    assert line.startswith("An option of this command was expected. Received: --par")
+    assert "See" not in json.dumps(line) or "need --runner" in line
