@@ -62,7 +62,9 @@ def run(step: str, folder: str) -> dict[str, float]:
     command += ["--step", step, "--folder", folder]
     print(f"{step} …", file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"  {result}", file=sys.stderr)
+    return result
 
 
 def generate(folder: Path, options: argparse.Namespace) -> dict[str, float]:
