@@ -10,8 +10,8 @@ import json
 
 import pytest
 
-# Only what imports Keras: `ops`, `data`, `features` and the rest of `evaluation` are the
-# same code under either (`test_architecture.py`).
+# Only what imports Keras: `ops`, `data`, `features` and the rest of `evaluation` are
+# the same code under either (`test_architecture.py`).
 NEUTRAL = (
     "layers",
     "losses",

@@ -22,13 +22,13 @@ def pipeline_options(runner: str, arguments: Sequence[str]) -> PipelineOptions:
     """
     options = PipelineOptions([f"--runner={runner}", *arguments])
     known = options.get_all_options()
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0].replace("-", "_")
-        if argument.startswith("--") and name.removeprefix("no_") not in known:
-            raise InputError(
-                f"An option of this command or of Beam's was expected. Received: "
-                f"{argument}. See --help here, and Beam's pipeline options of {runner}."
-            )
+    unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    if unknown:
+        raise InputError(
+            "Options of this command or of Beam's were expected. Received: "
+            f"--{', --'.join(sorted(unknown))}. See --help here, and Beam's pipeline "
+            f"options of {runner}."
+        )
     return options
 
 
