@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 import pytest
 
@@ -64,26 +62,22 @@ def test_a_run_on_shards_trains_evaluates_and_answers_everyone(
     assert cli(*words, "--json", "--users-per-file", "25").json["resumed"] == 60
 
 
-def test_shards_must_fit_the_run(cli, refused, prepared, tmp_path):
+def test_shards_must_fit_the_run(refused, prepared, tmp_path):
     options = ("train", "--shards", prepared, "--output", tmp_path / "run")
     line = refused("train", "--output", tmp_path / "run")
     assert line.startswith("One of --data and --shards must be given. Received: nei")
     assert "Received: both" in refused(*options, "--data", prepared)
     wrong = ("train", "--shards", tmp_path, "--output", tmp_path / "run")
     assert "A folder written by `tfrs-selfattn prepare` was expected" in refused(*wrong)
-    done = cli(*options, "--epochs", "1")
-    assert done.status == 2
-    assert "--max-length 200. Received: " in done.err
-    assert "with --max-length 16. Prepare the events anew" in done.err
-    done = cli(
-        *("train", "--shards", prepared, "--output", tmp_path / "other", *SMALL),
-        *("--preset", "hstu"),
-    )
-    assert "Prepare the events with --times" in done.err
+    line = refused(*options)
+    assert "--max-length 200. Received: " in line
+    assert "with --max-length 16. Prepare the events anew" in line
+    line = refused(*options, *SMALL, "--preset", "hstu")
+    assert "Prepare the events with --times" in line
 
 
 def test_pipeline_options_need_a_runner(refused, events, columns, tmp_path):
     words = ("prepare", "--data", events, *columns, "--output", tmp_path / "out")
     line = refused(*words, "--parallelism=4")
     assert line.startswith("An option of this command was expected. Received: --par")
-    assert "See" not in json.dumps(line) or "need --runner" in line
+    assert "pipeline options need --runner" in line

@@ -124,11 +124,14 @@ def create_run(
     with report.waiting("Starting TensorFlow"):
         start_tensorflow()
         from tfrs_selfattn.training import check_split
+        from tfrs_selfattn.training.trainer import check_rows
 
     check_split(prepared.split)
     config = RunConfig.for_sequences(
         prepared.sequences, data, model, training, features
     )
+    if prepared.rows is not None:
+        check_rows(prepared.rows, config)
     vocabulary = prepared.sequences.vocabulary
     return RunFolder.create(output, config, vocabulary, prepared.titles, side)
 

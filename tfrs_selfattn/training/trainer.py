@@ -102,7 +102,7 @@ def _train(
     side = folder.side()
     model = build_model(folder.config, side)
     if isinstance(rows, ShardedRows):
-        _check_rows(rows, folder.config, model.time_aware)
+        check_rows(rows, folder.config)
     else:
         rows = pack_rows(
             split,
@@ -152,8 +152,12 @@ def _train(
     )
 
 
-def _check_rows(rows: ShardedRows, config: RunConfig, times: bool) -> None:
-    """Checks that rows on disk are those that the run would make."""
+def check_rows(rows: ShardedRows, config: RunConfig) -> None:
+    """Checks, before a run folder is made, that rows on disk are made as its own are.
+
+    Raises:
+        InputError: when they are not.
+    """
     wanted = {
         "max_length": config.model.max_length,
         "windows": config.training.windows,
@@ -164,7 +168,7 @@ def _check_rows(rows: ShardedRows, config: RunConfig, times: bool) -> None:
         "windows": rows.options["windows"],
         "stride": rows.options["stride"],
     }
-    if times and "timestamps" not in rows.columns:
+    if config.model.time_aware and "timestamps" not in rows.columns:
         raise InputError(
             "Shards of a time-aware model must have times. Received: "
             f"{rows.path}, which has none. Prepare the events with --times."
