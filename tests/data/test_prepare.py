@@ -151,6 +151,26 @@ def test_neither_blocks_nor_compaction_change_a_record(
         assert prepared_content(found) == prepared_content(log)
 
 
+@pytest.mark.parametrize("size", [23, 64])
+def test_a_line_break_in_quotes_is_no_end_of_a_block(
+    size, write, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_blocks, "BYTES", size)
+    rows = "".join(f'u,i{n},{n},"so\n""what""\n{n}"\n' for n in range(20))
+    path = write("events.csv", f"user_id,item_id,timestamp,note\n{rows}")
+    log = prepare_events(read_events(path), tmp_path / "out", **OPTIONS)
+    assert log.manifest["rejected"] == 0
+    assert log.manifest["rows"] == log.manifest["events"] == 20
+
+
+def test_of_equal_times_the_file_decides_and_then_the_row(write, tmp_path):
+    head = "user_id,item_id,timestamp\n"
+    write("log/1.csv", head + "u,a,5\nu,b,5\nu,c,5\n")
+    write("log/2.csv", head + "u,d,5\nu,e,5\nu,f,4\n")
+    log = prepare_events(read_events(tmp_path / "log"), tmp_path / "out", **OPTIONS)
+    assert histories(log.split().sequences)["u"][0] == list("fabcde")
+
+
 def test_a_user_of_too_many_events_keeps_the_newest(tmp_path, monkeypatch):
     monkeypatch.setattr(_preparation, "_COMPACT_ABOVE", 100)
     # Equal times, so that only the place in the log can decide.
