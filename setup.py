@@ -50,6 +50,7 @@ EXTRAS = {
     "serving": ["grpcio>=1.62", SERVING_API, "locust>=2.30", "matplotlib>=3.8"],
     "plot": ["matplotlib>=3.8"],
     "beam": ["apache-beam>=2.70"],
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
 }
 
 setup(

@@ -34,6 +34,7 @@ MAY_IMPORT = {
         "data",
         "evaluation",
         "features",
+        "explain",
     },
     "export": {
         "ops",

@@ -79,23 +79,58 @@ def test_leave_one_out_is_the_change_of_the_models_own_score(model, history):
     assert np.abs(found[0, 3:]).min() > 0
 
 
-def test_integrated_gradients_sum_to_the_difference_of_scores(preset, model, history):
-    times = times_of(model, history)
+def difference_of(model, history, times):
+    """Scores of the histories less those of as many average items."""
     explainer = Explainer(model)
-    # A ReLU's kinks converge slowly: 2e-2 with 200 steps, the others 1e-5.
-    steps = 800 if preset == "sasrec" else 200
-    found = explainer.contributions(
-        history, ITEM, *times, method="integrated_gradients", steps=steps
-    )
     aligned, named = model.query_tower.aligned(tf.constant(history), *times)
     blank = tf.broadcast_to(explainer.average_item(), [*aligned.shape, 8])
     queries = model.query_tower.query_of(blank, aligned, training=False, **named)
     before = tf.reduce_sum(queries * model.candidate_tower(ITEM), -1)
-    difference = explainer.score(tf.constant(history), ITEM, *times) - before
-    np.testing.assert_allclose(
-        tf.reduce_sum(found, 1), difference, rtol=1e-2, atol=1e-3
-    )
+    return (explainer.score(tf.constant(history), ITEM, *times) - before).numpy()
+
+
+def test_integrated_gradients_sum_to_the_difference_of_scores(model, history):
+    times = times_of(model, history)
+    given = {"method": "integrated_gradients", "tolerance": 0.005}
+    found = Explainer(model).contributions(history, ITEM, *times, **given).numpy()
+    difference = difference_of(model, history, times)
+    size = np.abs(found).sum(axis=1)
+    assert (np.abs(found.sum(axis=1) - difference)[:3] < 0.0051 * size[:3]).all()
     assert np.abs(difference[:3]).min() > 0.01
+    assert not found[3].any()
+
+
+def test_points_are_added_where_they_are_needed(history, monkeypatch):
+    from tfrs_selfattn.explain import explainer as module
+
+    model = make_model(seed=3)  # of ReLU, whose gradient jumps
+    explainer = Explainer(model)
+    method = {"method": "integrated_gradients"}
+    asked = []
+
+    def watched(self, steps, vectors, given):
+        asked.append((steps, len(vectors)))
+        return whole(self, steps, vectors, given)
+
+    whole = Explainer._integrated
+    monkeypatch.setattr(Explainer, "_integrated", watched)
+    coarse = explainer.contributions(history, ITEM, steps=4, **method).numpy()
+    gap = np.abs(coarse.sum(axis=1) - difference_of(model, history, ()))
+    assert (gap / (np.abs(coarse).sum(axis=1) + 1e-6)).max() > 0.01
+    assert asked == [(4, USERS)]
+    asked.clear()
+    fine = explainer.contributions(history, ITEM, **method).numpy()
+    steps, rows = zip(*asked, strict=True)
+    assert steps == tuple(16 * 2**n for n in range(len(steps)))
+    assert rows[0] == USERS and list(rows) == sorted(rows, reverse=True)
+    assert rows[-1] < USERS and len(rows) > 1
+    # A history alone is given as many points as among others.
+    single = explainer.contributions(history[:1], ITEM[:1], **method)
+    np.testing.assert_allclose(single[0], fine[0], rtol=1e-4, atol=1e-5)
+
+    monkeypatch.setattr(module, "_MOST_STEPS", 16)
+    with pytest.warns(UserWarning, match=r"histories miss .* with 16 points\. Use "):
+        explainer.contributions(history, ITEM, tolerance=1e-4, **method)
 
 
 def test_roll_out_shares_one_among_real_items(model, history):
@@ -150,6 +185,8 @@ def test_wrong_use_is_refused(history):
     explainer = Explainer(make_model())
     with pytest.raises(ValueError, match=r"`method` must be one of 'leave_one_out', "):
         explainer.contributions(history, ITEM, method="lime")
+    with pytest.raises(ValueError, match=r"`tolerance` must be a positive finite num"):
+        explainer.contributions(history, ITEM, tolerance=0.0)
 
 
 def test_roll_out_needs_a_query_that_is_the_newest_state(history):

@@ -22,6 +22,7 @@ FILES = {
     "fingerprint.pb",
     "batching_params.pbtxt",
     "assets/vocabulary.txt",
+    "assets.extra/model_card.md",
     "assets.extra/recommender.json",
     "assets.extra/tf_serving_warmup_requests",
     "assets.extra/titles.csv",

@@ -85,6 +85,27 @@ def padding_server(exports, start, tmp_path_factory):
     return server.wait(*models)
 
 
+@pytest.fixture(params=["gRPC", "gRPC matrices", "REST", "REST matrices"])
+def ask(request, server):
+    """A function from the name of a model to a client, for each way to ask."""
+    from tfrs_selfattn.client import Client, RestClient
+
+    opened = []
+
+    def ask(model):
+        examples = "matrices" not in request.param
+        if "REST" in request.param:
+            client = RestClient(server.rest_address, model=model, examples=examples)
+        else:
+            client = Client(server.address, model=model, examples=examples)
+        opened.append(client)
+        return client
+
+    yield ask
+    for client in opened:
+        client.close()
+
+
 @pytest.fixture
 def cli_status(capsys):
     """A function that runs `tfrs-selfattn`; returns status, output and errors."""

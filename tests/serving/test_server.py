@@ -51,25 +51,6 @@ def expected(exports):
     return answers_of(exports.model)
 
 
-@pytest.fixture(params=["gRPC", "gRPC matrices", "REST", "REST matrices"])
-def ask(request, server):
-    """A function from the name of a model to a client, for each way to ask."""
-    opened = []
-
-    def ask(model):
-        examples = "matrices" not in request.param
-        if "REST" in request.param:
-            client = RestClient(server.rest_address, model=model, examples=examples)
-        else:
-            client = Client(server.address, model=model, examples=examples)
-        opened.append(client)
-        return client
-
-    yield ask
-    for client in opened:
-        client.close()
-
-
 def test_every_signature_of_a_whole_export(ask, expected, exports):
     client = ask("films")
     assert_answers(client.recommend(HISTORIES), [expected(h) for h in HISTORIES])

@@ -112,15 +112,6 @@ def test_a_loss_that_is_no_number_ends_it_and_the_best_epoch_stays(
     assert same(training.load_model(folder).query_tower.get_weights(), breaking.best)
 
 
-def test_tensorboard_has_logs(make_run, scored, tmp_path):
-    folder = make_run(tmp_path / "run", epochs=1)
-    scored(folder, [0.1])
-    assert {path.name for path in folder.tensorboard.iterdir()} == {
-        "train",
-        "validation",
-    }
-
-
 def test_a_run_without_an_epoch_has_no_model(make_run, tmp_path):
     folder = make_run(tmp_path / "run")
     with pytest.raises(InputError, match=r"no complete epoch yet.*Repeat the `train`"):

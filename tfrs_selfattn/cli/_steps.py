@@ -137,7 +137,12 @@ def create_run(
 
 
 def fit(
-    report: Report, folder: RunFolder, split: Split, rows: ShardedRows | None = None
+    report: Report,
+    folder: RunFolder,
+    split: Split,
+    rows: ShardedRows | None = None,
+    *,
+    attention_images: int = 0,
 ) -> TrainingResult:
     """Trains the run with Keras' progress bar, or goes on with it."""
     from tfrs_selfattn import training
@@ -146,7 +151,13 @@ def fit(
     done = len(known.get("epochs", []))
     if done and not known.get("finished"):
         report.say(f"Continuing {folder.path} after {done} epochs")
-    result = training.train(folder, split, rows=rows, verbose=report.keras_verbosity)
+    result = training.train(
+        folder,
+        split,
+        rows=rows,
+        attention_images=attention_images,
+        verbose=report.keras_verbosity,
+    )
     if result.epochs == result.resumed_from:
         report.say(f"{folder.path} is trained already: nothing left to do")
     report.say(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,15 +12,22 @@ from tfrs_selfattn import InputError
 from tfrs_selfattn.cli.recommend import split_ids
 
 if TYPE_CHECKING:
+    from tfrs_selfattn.cli._reasons import Attention, ExportReasons, RunReasons
     from tfrs_selfattn.cli._report import Report
-    from tfrs_selfattn.export import Contribution, Recommender
+    from tfrs_selfattn.export import Contribution
 
-_HALF_WIDTH = 16  # of a bar, in characters
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_WHAT = {
+    "leave_one_out": "What its score loses without",
+    "integrated_gradients": "Shares of its score above that of average items",
+    "attention_rollout": "Where the model looked, which need not be what counted",
+}
 
 
 def explain(
-    base: Annotated[Path, typer.Argument(help="Folder given to `export --to`.")],
+    base: Annotated[
+        Path,
+        typer.Argument(help="Folder given to `export --to`, or written by `train`."),
+    ],
     history: Annotated[
         str, typer.Option(help="Item ids, oldest first, separated by commas.")
     ],
@@ -35,6 +42,13 @@ def explain(
             "request is made now."
         ),
     ] = "",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="leave_one_out; of a run folder also integrated_gradients and "
+            "attention_rollout."
+        ),
+    ] = "leave_one_out",
     limit: Annotated[
         int,
         typer.Option(min=1, help="Print so many items, those that count most."),
@@ -43,6 +57,25 @@ def explain(
         Path | None,
         typer.Option(help="Draw all of them into a picture, such as why.png."),
     ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention",
+            help="Of a run folder: print where each of the newest items looked.",
+        ),
+    ] = False,
+    attention_plot: Annotated[
+        Path | None,
+        typer.Option(help="Of a run folder: draw that into a picture."),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Whose attention: 1 looks at the items themselves.",
+            show_default="the last",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -50,65 +83,89 @@ def explain(
     """Say how much each item of a history did for the score of an item.
 
     The number is what the score loses when the item is taken out of the history: exact
-    for the model, and no share of a whole.
+    for the model, and no share of a whole. Attention says where the model looked, and
+    neither how much that changed nor which way.
 
     \b
     Example:
         tfrs-selfattn explain models/films --history "50,172,181" --plot why.png
+        tfrs-selfattn explain run --history "50,172,181" --attention
     """
+    from tfrs_selfattn.cli._reasons import METHODS, reasons
     from tfrs_selfattn.cli._report import Report
-    from tfrs_selfattn.cli._tensorflow import start_tensorflow
     from tfrs_selfattn.cli.recommend import parse_times
 
+    if method not in METHODS:
+        raise InputError(
+            f"--method must be one of {', '.join(METHODS)}. Received: {method!r}. Use "
+            "leave_one_out, which is exact."
+        )
     report = Report(as_json)
     past = split_ids(history)
-    given = {"timestamps": [parse_times(times)]} if times else {}
+    given: dict[str, Any] = {"timestamps": [parse_times(times)]} if times else {}
     with report.working():
-        with report.waiting("Loading the export"):
-            start_tensorflow()
-            from tfrs_selfattn.export import load_recommender
-
-            recommender = load_recommender(str(base))
-        if len(recommender.unknown(past)) == len(past):
+        source = reasons(report, base)
+        unknown = source.unknown(past)
+        if len(unknown) == len(past):
             raise InputError(
                 "--history must hold an item that the model knows. Received: "
                 f"{history!r}. Without one the most popular items are recommended, for "
                 "which no item of the history is the reason."
             )
+        item = source.best(past, **given) if item is None else item
         if item is None:
-            answer = recommender.recommend([past], **given)[0]
-            if not answer:
-                raise InputError(
-                    "There must be something to explain. Received: a history after "
-                    "which nothing is left to recommend. Name an item with --item."
-                )
-            item = answer[0].id
-        (found,) = recommender.explain([past], [item], **given)
-        _print(report, recommender, item, found, limit)
+            raise InputError(
+                "There must be something to explain. Received: a history after which "
+                "nothing is left to recommend. Name an item with --item."
+            )
+        looks = None
+        if attention or attention_plot is not None:
+            looks = source.attention(past, block, **given)
+        found = source.contributions(past, item, method, **given)
+        name = source.title(item) or item
+        _print(report, f"Why {name}? {_WHAT[method]}", found, limit)
+        if attention and looks is not None:
+            _print_attention(report, looks, limit)
         if plot is not None:
-            _draw(report, recommender, item, found, plot)
-    report.result(
-        {
-            "item": {"id": item, "title": recommender.title(item)},
-            "contributions": [
-                {"id": one.id, "title": one.title, "contribution": one.contribution}
-                for one in found
-            ],
-            "unknown": recommender.unknown(past),
-            "method": "leave_one_out",
+            _draw(report, f"Why {name}?", found, plot)
+        if attention_plot is not None and looks is not None:
+            _draw_attention(report, looks, attention_plot)
+    report.result(_result(source, item, found, unknown, method, looks))
+
+
+def _result(
+    source: ExportReasons | RunReasons,
+    item: str,
+    found: Sequence[Contribution],
+    unknown: list[str],
+    method: str,
+    looks: Attention | None,
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "item": {"id": item, "title": source.title(item)},
+        "contributions": [
+            {"id": one.id, "title": one.title, "contribution": one.contribution}
+            for one in found
+        ],
+        "unknown": unknown,
+        "method": method,
+    }
+    if looks is not None:
+        result["attention"] = {
+            "block": looks.block,
+            "labels": looks.labels,
+            "weights": looks.weights.tolist(),
         }
-    )
+    return result
 
 
 def _print(
-    report: Report,
-    recommender: Recommender,
-    item: str,
-    found: Sequence[Contribution],
-    limit: int,
+    report: Report, title: str, found: Sequence[Contribution], limit: int
 ) -> None:
     """The items that count most, in the order of the history, with bars."""
-    report.say(f"Why {_name(recommender, item)}? What its score loses without")
+    from tfrs_selfattn.cli._drawing import bar
+
+    report.say(title)
     strongest = sorted(
         range(len(found)), key=lambda place: -abs(found[place].contribution)
     )[:limit]
@@ -132,34 +189,40 @@ def _print(
         )
 
 
-def bar(share: float) -> str:
-    """A bar for a number from -1 to 1, to the left or to the right of an axis."""
-    eighths = round(abs(share) * _HALF_WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    if share >= 0:
-        return " " * _HALF_WIDTH + "│" + "█" * full + _EIGHTHS[rest].strip()
-    # There are no blocks that grow from the right; a half is the nearest.
-    left = ("▐" if rest >= 4 else "") + "█" * full
-    return f"{left:>{_HALF_WIDTH}}│"
+def _print_attention(report: Report, looks: Attention, limit: int) -> None:
+    """The heat map of the newest items, in characters."""
+    from tfrs_selfattn.cli._drawing import shaded_rows
+
+    report.say(f"Where block {looks.block} looked, the mean of its heads")
+    report.table(
+        ("", "this item looks at …", "… these, oldest first", "most at"),
+        shaded_rows(looks.weights, looks.labels, limit),
+    )
+    if len(looks.labels) > limit:
+        report.say(f"The newest {limit} of {len(looks.labels)} items are shown")
 
 
 def _draw(
-    report: Report,
-    recommender: Recommender,
-    item: str,
-    found: Sequence[Contribution],
-    path: Path,
+    report: Report, title: str, found: Sequence[Contribution], path: Path
 ) -> None:
     from tfrs_selfattn.explain import bar_plot
 
     bar_plot(
         [one.contribution for one in found],
         [one.title or one.id for one in found],
-        title=f"Why {_name(recommender, item)}?",
+        title=title,
         path=path,
     )
     report.say(f"Drawn to {path}")
 
 
-def _name(recommender: Recommender, item: str) -> str:
-    return recommender.title(item) or item
+def _draw_attention(report: Report, looks: Attention, path: Path) -> None:
+    from tfrs_selfattn.explain import heat_map
+
+    heat_map(
+        looks.weights,
+        looks.labels,
+        title=f"Where block {looks.block} looked, the mean of its heads",
+        path=path,
+    )
+    report.say(f"Drawn to {path}")

@@ -50,6 +50,13 @@ def export(
             "assets.extra/embeddings.parquet too.",
         ),
     ] = False,
+    card_notes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Markdown file that the model card ends with: who answers for the "
+            "model, its licence, what else must be known."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -57,13 +64,15 @@ def export(
     """Write the best model of a run as one SavedModel.
 
     The index is inside. A new version appears whole or not at all, so a server that
-    watches the base folder never loads half of one.
+    watches the base folder never loads half of one. A model card lies in its
+    assets.extra/model_card.md.
 
     \b
     Example:
         tfrs-selfattn export run --to models/films --k 100
     """
     from tfrs_selfattn import training
+    from tfrs_selfattn.cli._provenance import read_notes
     from tfrs_selfattn.cli._report import Report, shell
     from tfrs_selfattn.cli._steps import load_best
 
@@ -74,6 +83,7 @@ def export(
             "both. Leave out both to export tower and index together."
         )
     parts = "query" if query_only else "index" if index_only else "all"
+    notes = None if card_notes is None else read_notes(card_notes)
     folder = training.RunFolder.open(run)
     with report.working():
         model = load_best(report, folder)
@@ -87,6 +97,7 @@ def export(
             index=index,
             xla=xla,
             parts=parts,
+            notes=notes,
         )
     report.say()
     commands = {"Serve it": serve_command(to)}
@@ -119,8 +130,10 @@ def export_run(
     index: str = "exact",
     xla: bool = False,
     parts: str = "all",
+    notes: str | None = None,
 ) -> Export:
     """Exports the model of a run folder, checked in a process of its own."""
+    from tfrs_selfattn.cli._provenance import source_of
     from tfrs_selfattn.export import export_recommender
 
     metrics = folder.metrics()
@@ -136,7 +149,8 @@ def export_run(
             parts=parts,
             titles=folder.titles(),
             metrics={name: metrics.get(name) for name in ("validation", "test")},
-            source={"run": folder.path.name, "data": folder.config.data.fingerprint},
+            source=source_of(folder),
+            notes=notes,
         )
     report.say(
         f"Exported version {done.version} to {done.path}: answers in a process with "

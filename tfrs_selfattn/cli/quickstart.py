@@ -79,6 +79,13 @@ def quickstart(
             report, results, prepared.split, True, _evaluation.SHORT
         )
 
+        tested = {
+            "metrics": _evaluation.metrics_json(results, _evaluation.SHORT),
+            "users": len(prepared.split.test),
+            "filter_seen": True,
+        }
+        folder.write_metrics({**folder.metrics(), "test": tested})
+
         report.heading("4. Export: one SavedModel, the index inside")
         exported = export_run(report, folder, model, base, k=100)
 
@@ -122,7 +129,7 @@ def quickstart(
             "users": prepared.summary.users,
             "items": prepared.summary.items,
             "events": prepared.summary.events,
-            "metrics": _evaluation.metrics_json(results, _evaluation.SHORT),
+            "metrics": tested["metrics"],
             "export": str(exported.path),
             "seconds": round(seconds, 1),
         }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfrs_selfattn import InputError
+
+if TYPE_CHECKING:
+    from tfrs_selfattn.cli._report import Report
 
 _ID_DROPOUT = 0.2
 
@@ -150,6 +153,13 @@ def train(
     seed: Annotated[
         int, typer.Option(min=0, help="The same seed, the same model.")
     ] = 0,
+    attention_images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Histories whose attention TensorBoard shows after every epoch.",
+        ),
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -214,6 +224,8 @@ def train(
     with report.working():
         prepared = prepare(report, source, items=items, title_column=title_column)
         features, side = read_side_information(report, asked, source, prepared.split)
+        if attention_images:
+            _check_images(report, attention_images, preset)
         folder = create_run(
             report,
             output,
@@ -224,7 +236,13 @@ def train(
             features,
             side,
         )
-        result = fit(report, folder, prepared.split, prepared.rows)
+        result = fit(
+            report,
+            folder,
+            prepared.split,
+            prepared.rows,
+            attention_images=attention_images,
+        )
     report.say()
     report.commands(
         {
@@ -267,3 +285,14 @@ def _one_of(data: Path | None, shards: Path | None) -> Path:
 
         read_prepared(shards)  # Says what is wrong with it.
     return data or shards or Path()
+
+
+def _check_images(report: Report, count: int, preset: str) -> None:
+    """Before a run folder is made: can these pictures be drawn?"""
+    from tfrs_selfattn.cli._tensorflow import start_tensorflow
+
+    with report.waiting("Starting TensorFlow"):
+        start_tensorflow()
+        from tfrs_selfattn.training.tensorboard import check_attention_images
+
+        check_attention_images(count, preset)

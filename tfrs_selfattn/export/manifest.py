@@ -25,7 +25,10 @@ does.
 - `verified`: int, the histories whose answers were compared with the model's before the
   version got its name; 0 if that was switched off.
 - `refreshed_from`: int or null, the version that a refresh started from.
-- `metrics`, `source`: whatever the exporter was given, or null.
+- `metrics`, `source`: whatever the exporter was given, or null. Of `source` the model
+  card knows `run`, `data` (a fingerprint), `events` and `settings` (by name) and
+  `protocol` (a sentence).
+- `notes`: str or null, Markdown of the exporter's that the model card ends with.
 - `packages`: versions, by name, of what wrote the export.
 """
 

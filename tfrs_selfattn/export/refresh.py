@@ -131,6 +131,7 @@ def refresh_recommender(
             "refreshed_from": old.version,
             "metrics": old.manifest["metrics"],
             "source": old.manifest["source"],
+            "notes": old.manifest.get("notes"),
         },
     )
     return Refresh(

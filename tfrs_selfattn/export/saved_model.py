@@ -36,6 +36,7 @@ def export_recommender(
     titles: Mapping[str, str] | None = None,
     metrics: Any = None,
     source: Any = None,
+    notes: str | None = None,
     sample_histories: Sequence[Sequence[str]] | None = None,
     verify: bool = True,
 ) -> Export:
@@ -73,6 +74,9 @@ def export_recommender(
             model does not use them. Defaults to `None`.
         metrics: what JSON can hold. Written to `recommender.json`. Defaults to `None`.
         source: likewise, where the model comes from. Defaults to `None`.
+        notes: str or None. Markdown that the model card, `assets.extra/model_card.md`,
+            ends with: who answers for the model, its licence, what else must be known.
+            Defaults to `None`.
         sample_histories: list of lists of item ids to verify with, or None for ones
             made from the vocabulary. Defaults to `None`.
         verify: bool. Compare answers before publishing. Defaults to `True`.
@@ -100,7 +104,7 @@ def export_recommender(
     k = check_positive_int("k", k)
     base = Path(base)
     version = versions.check_new_version(base, version)
-    manifest.check_json(metrics=metrics, source=source)
+    manifest.check_json(metrics=metrics, source=source, notes=notes)
     ids = checks.checked_ids(vocabulary.ids)
     candidates = checks.candidates_of(model, len(ids))
     time_aware = bool(getattr(model.query_tower, "time_aware", False))
@@ -151,6 +155,7 @@ def export_recommender(
             "refreshed_from": None,
             "metrics": metrics,
             "source": source,
+            "notes": notes,
         },
     )
 

@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_selfattn.export import embeddings, manifest, requests, verification, versions
+from tfrs_selfattn.export import (
+    embeddings,
+    manifest,
+    model_card,
+    requests,
+    verification,
+    versions,
+)
 from tfrs_selfattn.export.catalogue import Catalogue, Names
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
@@ -207,6 +214,7 @@ def write(
         def finish(number: int) -> None:
             contents["version"] = number
             manifest.write(staged, contents)
+            model_card.write(staged, contents)
 
         path, number = versions.publish(staged, base, version, finish)
     seconds = time.perf_counter() - started

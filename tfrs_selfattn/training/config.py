@@ -60,6 +60,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class DataSummary:
+    """How much was trained and evaluated on; for people to read.
+
+    Args:
+        users: int.
+        events: int. Of the items that were kept.
+        first: int. Unix time of the first event.
+        last: int. Of the last one.
+    """
+
+    users: int
+    events: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> DataSummary:
+        """The summary of a log."""
+        times = sequences.timestamps
+        return cls(sequences.num_users, len(times), int(times.min()), int(times.max()))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The arguments of a preset; see `tfrs_selfattn.models.presets`.
 
@@ -200,6 +223,7 @@ class RunConfig:
         model: which model.
         training: how it is trained.
         features: what is known beside ids.
+        summary: of the data, or None in a run of an earlier version.
     """
 
     num_items: int
@@ -207,6 +231,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    summary: DataSummary | None = None
 
     @classmethod
     def for_sequences(
@@ -236,7 +261,14 @@ class RunConfig:
                 f"oov_buckets={model.oov_buckets}. Give the items features."
             )
         data = dataclasses.replace(data, fingerprint=fingerprint(sequences))
-        return cls(len(sequences.vocabulary), data, model, training, features)
+        return cls(
+            len(sequences.vocabulary),
+            data,
+            model,
+            training,
+            features,
+            DataSummary.of(sequences),
+        )
 
     def to_json(self) -> str:
         """The text of config.json."""
@@ -256,12 +288,14 @@ class RunConfig:
                     f"{path} must have format {FORMAT}. It was written by another "
                     "version of tfrs_selfattn: use that version, or train again."
                 )
+            summary = content.get("summary")
             return cls(
                 num_items=content["num_items"],
                 data=DataConfig(**content["data"]),
                 model=ModelConfig(**content["model"]),
                 training=TrainingConfig(**content["training"]),
                 features=FeaturesConfig(**content.get("features", {})),
+                summary=None if summary is None else DataSummary(**summary),
             )
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):

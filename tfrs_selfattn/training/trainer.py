@@ -32,6 +32,12 @@ from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.optimizer import make_optimizer
 from tfrs_selfattn.training.run_folder import RunFolder
 from tfrs_selfattn.training.side_information import SideInformation
+from tfrs_selfattn.training.tensorboard import (
+    AttentionImages,
+    check_attention_images,
+    some_histories,
+    write_projector,
+)
 
 _EVALUATION_BATCH = 256
 
@@ -61,12 +67,15 @@ def train(
     *,
     rows: ShardedRows | None = None,
     callbacks: Sequence[Any] = (),
+    attention_images: int = 0,
     verbose: int = 1,
 ) -> TrainingResult:
     """Trains until the epochs or the patience of the run's configuration run out.
 
     The same folder, data and seed give the same model, on a CPU bit for bit, whether
     or not the run was interrupted. Sets the seeds of Python, NumPy and TensorFlow.
+    TensorBoard is given the metrics of every epoch and, at the end, the vectors of the
+    most frequent items with their titles, for its projector.
 
     Args:
         folder: the run, new or unfinished.
@@ -74,6 +83,8 @@ def train(
         rows: the training rows in shards, made of this split; None packs them into
             memory. Defaults to `None`.
         callbacks: further Keras callbacks.
+        attention_images: int. Histories of the validation whose attention is drawn
+            after every epoch, for TensorBoard; needs matplotlib. Defaults to `0`.
         verbose: int. As of `keras.Model.fit`: 0 silent, 1 progress bar, 2 one line an
             epoch.
 
@@ -82,12 +93,13 @@ def train(
 
     Raises:
         InputError: when there is nothing to learn from or nothing to validate on, or
-            another process is training this run.
+            another process is training this run; when attention cannot be drawn.
         TrainingDiverged: when the loss is no longer finite.
     """
     check_split(split)
+    images = check_attention_images(attention_images, folder.config.model.preset)
     with exclusive(folder.path):
-        return _train(folder, split, rows, callbacks, verbose)
+        return _train(folder, split, rows, callbacks, images, verbose)
 
 
 def _train(
@@ -95,6 +107,7 @@ def _train(
     split: Split,
     rows: PackedRows | ShardedRows | None,
     callbacks: Sequence[Any],
+    attention_images: int,
     verbose: int,
 ) -> TrainingResult:
     config = folder.config.training
@@ -117,6 +130,16 @@ def _train(
     checkpoint = RunCheckpoint(folder, model, patience=config.patience)
     checkpoint.restore()
     resumed_from = checkpoint.epochs_done
+    images = []
+    if attention_images:
+        histories = some_histories(
+            split.validation,
+            split.sequences.vocabulary,
+            folder.titles(),
+            attention_images,
+            folder.config.model.max_length,
+        )
+        images = [AttentionImages(folder.tensorboard, model, histories)]
     if resumed_from < config.epochs and not checkpoint.exhausted:
         model.fit(
             training_dataset(
@@ -137,12 +160,20 @@ def _train(
                 TrainingSpeed(rows.num_targets),
                 checkpoint,
                 keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+                *images,
                 *callbacks,
             ],
             verbose=verbose,
         )
     checkpoint.write_metrics(finished=True)
     restore_best(folder, model)
+    if checkpoint.epochs_done > resumed_from:
+        write_projector(
+            folder.tensorboard,
+            model.candidate_tower.catalogue().numpy(),
+            split.sequences.vocabulary,
+            folder.titles(),
+        )
     return TrainingResult(
         model=model,
         best_epoch=checkpoint.best_epoch,
