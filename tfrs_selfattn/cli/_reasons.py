@@ -95,7 +95,7 @@ class RunReasons:
         self._model = load_best(report, folder)
         self._vocabulary: Vocabulary = folder.vocabulary()
         self._known = frozenset(self._vocabulary.ids)
-        self._titles = folder.titles()
+        self._titles: dict[str, str] = folder.titles()
         self._run = run
 
     def title(self, item: str) -> str | None:

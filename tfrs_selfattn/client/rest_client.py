@@ -32,6 +32,8 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# A server leaves out the name of an output that is the only one of its signature.
+_SINGLE_OUTPUTS = {"explain": "contribution"}
 
 
 class RestClient(Methods):
@@ -93,8 +95,8 @@ class RestClient(Methods):
             "inputs": {name: to_json(tensor) for name, tensor in inputs.items()},
         }
         outputs = self._call("POST", ":predict", json.dumps(body).encode())["outputs"]
-        if not isinstance(outputs, dict):  # the name of a single output is left out
-            outputs = {"embedding": outputs}
+        if not isinstance(outputs, dict):
+            outputs = {_SINGLE_OUTPUTS.get(signature, "embedding"): outputs}
         return Prediction({n: from_json(value) for n, value in outputs.items()}, None)
 
     def status(self) -> list[VersionStatus]:
