@@ -34,6 +34,8 @@ REQUIREMENTS = [
 
 # Each asks for a TensorFlow at least as new as itself; pip finds the pair.
 SERVING_API = "tensorflow-serving-api>=2.18,<2.22"
+# To write the notebooks from their sources, and to run them.
+NOTEBOOKS = ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29"]
 EXTRAS = {
     "test": [
         "pytest>=8",
@@ -45,8 +47,9 @@ EXTRAS = {
         "ruff>=0.17,<0.18",
         # The real protos, to read with them what the exports write by hand.
         SERVING_API,
+        *NOTEBOOKS,
     ],
-    "notebooks": ["jupyterlab>=4", "matplotlib>=3.8"],
+    "notebooks": ["jupyterlab>=4", "matplotlib>=3.8", *NOTEBOOKS],
     "serving": ["grpcio>=1.62", SERVING_API, "locust>=2.30", "matplotlib>=3.8"],
     "plot": ["matplotlib>=3.8"],
     "beam": ["apache-beam>=2.70"],

@@ -64,6 +64,16 @@ def test_exclusions_for_each_history(recommender, expected):
     assert ids(answers) == wanted
 
 
+def test_only_some_items_are_ranked(recommender, expected):
+    histories, among = [["item 3"], ["item 5"]], [["item 1", "item 4", "nothing"], []]
+    answers = recommender.recommend(histories, among=among)
+    wanted = [expected(h, among=a)[0] for h, a in zip(histories, among, strict=True)]
+    assert ids(answers) == [[item for item in row if item] for row in wanted]
+    assert len(answers[0]) == 2 and answers[1] == []
+    with pytest.raises(ValueError, match="must not be given together"):
+        recommender.recommend(histories, among, among=among)
+
+
 def test_titles_where_there_are_some(recommender, tiny):
     others = [item for item in tiny.IDS if item not in tiny.IDS[:3]]
     (answer,) = recommender.recommend([[]], [others])

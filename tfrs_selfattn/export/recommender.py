@@ -88,6 +88,7 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         exclude: Sequence[Sequence[str]] | None = None,
         *,
+        among: Sequence[Sequence[str]] | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
     ) -> list[list[Recommendation]]:
@@ -97,6 +98,8 @@ class Recommender:
             histories: list of lists of item ids, oldest first. Unknown ids are passed
                 over.
             exclude: list of lists of item ids, one for each history, or None.
+            among: list of lists of item ids, one for each history: only these are
+                ranked. None ranks all. Not together with `exclude`.
             timestamps: list of lists of int, the Unix time of each item. For
                 time-aware models, which need them.
             request_times: list of int, one for each history, or None for now.
@@ -105,18 +108,19 @@ class Recommender:
         if not len(histories):
             return []
         inputs = self._inputs(histories, timestamps, request_times)
-        if exclude is None:
-            answer = self._signatures["serving_default"](**inputs)
-        else:
-            _check_lists("exclude", exclude)
-            if len(exclude) != len(histories):
-                raise ValueError(
-                    "`exclude` must have a list for each history. Received: "
-                    f"{len(exclude)} lists for {len(histories)} histories. Use [] "
-                    "where nothing is to be left out."
-                )
-            inputs["exclude"] = tf.constant(padded(exclude), tf.string)
-            answer = self._signatures["recommend_excluding"](**inputs)
+        signature = "serving_default"
+        if exclude is not None and among is not None:
+            raise ValueError(
+                "`exclude` and `among` must not be given together. Received: both. "
+                "Leave the excluded items out of `among`."
+            )
+        if exclude is not None:
+            signature = "recommend_excluding"
+            inputs["exclude"] = _matrix("exclude", exclude, len(histories))
+        if among is not None:
+            signature = "recommend_among"
+            inputs["candidates"] = _matrix("among", among, len(histories))
+        answer = self._signatures[signature](**inputs)
         rows = zip(answer["ids"].numpy(), answer["scores"].numpy(), strict=True)
         return [
             [
@@ -292,3 +296,14 @@ def _check_lists(name: str, rows: Any) -> None:
             f"`{name}` must be a list of lists of item ids. Received: {rows!r}. For "
             'one user, use [["id1", "id2"]].'
         )
+
+
+def _matrix(name: str, rows: Any, count: int) -> tf.Tensor:
+    """Lists of ids, one for each history, as a signature takes them."""
+    _check_lists(name, rows)
+    if len(rows) != count:
+        raise ValueError(
+            f"`{name}` must have a list for each history. Received: {len(rows)} lists "
+            f"for {count} histories. Give one to every history; [] names no item."
+        )
+    return tf.constant(padded(rows), tf.string)
