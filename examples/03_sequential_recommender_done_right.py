@@ -31,7 +31,7 @@ from tfrs_selfattn import data, evaluation, losses
 from tfrs_selfattn.models import presets
 
 FAST = os.environ.get("TFRS_SELFATTN_FAST") == "1"  # tests train for less long
-EPOCHS, WIDTH = (1, 16) if FAST else (8, 32)
+EPOCHS, WIDTH = 2 if FAST else 8, 32
 
 # %% [markdown]
 # ## Data
