@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._beam import Runner, check_beam, refuse_more
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
@@ -77,14 +78,7 @@ def prepare(
         float, typer.Option(help="Share of the rows that may be unreadable.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same rows.")] = 0,
-    runner: Annotated[
-        str | None,
-        typer.Option(
-            help="Work on Apache Beam: DirectRunner, FlinkRunner, SparkRunner, "
-            "DataflowRunner, … Beam's pipeline options may follow.",
-            show_default="in this process",
-        ),
-    ] = None,
+    runner: Runner = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -210,23 +204,3 @@ def _describe(report: Report, manifest: dict[str, Any], output: str) -> None:
     for name, text in left_out.items():
         if manifest[name]:
             report.say(f"  {manifest[name]:,} {text}")
-
-
-def refuse_more(context: typer.Context) -> None:
-    """Refuses pipeline options where no pipeline runs."""
-    if context.args:
-        raise InputError(
-            f"An option of this command was expected. Received: {context.args[0]}. "
-            f"Beam's pipeline options need --runner; see {context.command_path} --help."
-        )
-
-
-def check_beam() -> None:
-    """Says how to get Apache Beam where it is missing."""
-    try:
-        import apache_beam  # noqa: F401
-    except ModuleNotFoundError:
-        raise InputError(
-            "--runner needs Apache Beam. Received: an environment without it. Install "
-            'it with pip install "tfrs-selfattn[beam]", or leave --runner out.'
-        ) from None

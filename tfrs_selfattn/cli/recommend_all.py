@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._beam import Runner, check_beam, refuse_more
 
 
 def recommend_all(
@@ -36,14 +37,7 @@ def recommend_all(
             show_default="now",
         ),
     ] = None,
-    runner: Annotated[
-        str | None,
-        typer.Option(
-            help="Work on Apache Beam: DirectRunner, FlinkRunner, SparkRunner, "
-            "DataflowRunner, … Beam's pipeline options may follow.",
-            show_default="in this process",
-        ),
-    ] = None,
+    runner: Runner = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -59,7 +53,6 @@ def recommend_all(
     """
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.cli._tensorflow import start_tensorflow
-    from tfrs_selfattn.cli.prepare import check_beam, refuse_more
 
     started = time.perf_counter()
     report = Report(as_json)

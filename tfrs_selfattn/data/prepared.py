@@ -27,7 +27,7 @@ from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data._preparation import PrepareOptions
 from tfrs_selfattn.data.sequences import Sequences
 from tfrs_selfattn.data.shards import ShardedRows, read_shards
-from tfrs_selfattn.data.splits import EvaluationSet, Split
+from tfrs_selfattn.data.splits import EvaluationSet, Split, next_items
 from tfrs_selfattn.data.vocabulary import Vocabulary
 
 FORMAT = 1  # Raised when an older reader could not make sense of the folder.
@@ -243,13 +243,7 @@ def _cases(sequences: Sequences, places: pl.Series) -> EvaluationSet:
     users = places.is_not_null().arg_true().to_numpy().astype(np.int64)
     held_out = places.drop_nulls().to_numpy()
     targets = sequences.offsets[users] + held_out
-    return EvaluationSet(
-        sequences=sequences,
-        users=users,
-        history_stop=targets,
-        targets=sequences.items[targets],
-        request_times=sequences.timestamps[targets],
-    )
+    return next_items(sequences, users, targets)
 
 
 def _read(read: Any, path: Path) -> pl.DataFrame:

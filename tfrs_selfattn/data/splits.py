@@ -119,12 +119,12 @@ def leave_one_out(sequences: Sequences) -> Split:
     return Split(
         sequences=sequences,
         train_stop=train_stop,
-        validation=_next_items(sequences, users, last - 1),
-        test=_next_items(sequences, users, last),
+        validation=next_items(sequences, users, last - 1),
+        test=next_items(sequences, users, last),
     )
 
 
-def _next_items(
+def next_items(
     sequences: Sequences, users: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]
 ) -> EvaluationSet:
     """Makes a case of each target position: its history is all that came before."""
@@ -192,8 +192,8 @@ def temporal_split(
     return Split(
         sequences=sequences,
         train_stop=validation_from,
-        validation=_next_items(sequences, users, validation_from[users]),
-        test=_next_items(sequences, test_users, test_from[test_users]),
+        validation=next_items(sequences, users, validation_from[users]),
+        test=next_items(sequences, test_users, test_from[test_users]),
     )
 
 
