@@ -6,7 +6,7 @@ Full ranking over the whole catalogue, leave-one-out, seen items left out, ties 
 the model. Each seed is a run of its own in the cache; a killed benchmark goes on when
 the command is repeated. When the last seed is done, one row goes to
 `benchmarks/quality.csv`: data set and checksum, configuration, seeds, mean and spread,
-wall time. What is tuned, RECIPES, is tuned on the validation part alone.
+device, wall time. What is tuned, RECIPES, is tuned on the validation part alone.
 
 `--set NAME=VALUE` changes a field of `ModelConfig` or `TrainingConfig`.
 """
@@ -27,6 +27,7 @@ from typing import Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import tensorflow as tf
 from _run_options import parser_of, settings_of
 
 from tfrs_selfattn.data import (
@@ -65,7 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "embedding_dim": 128,
         "num_heads": 4,
         "max_length": 200,
-        "dropout": 0.2,
+        "dropout": 0.1,
         "batch_size": 64,
         "epochs": 40,
     },
@@ -196,7 +197,9 @@ def _row(
             row[f"{part} {name}"] = round(statistics.mean(values), 4)
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             row[f"{part} {name} sd"] = round(spread, 4)
+    gpus = tf.config.list_physical_devices("GPU")
     row["best epochs"] = " ".join(str(result.best_epoch) for result in results)
+    row["device"] = "GPU" if gpus else "CPU"
     row["minutes a seed"] = round(
         statistics.mean(result.seconds for result in results) / 60, 1
     )

@@ -195,8 +195,8 @@ def test_variables_get_their_gradients(graph):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_no_scores_of_all_queries_exist_at_once(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 128)
+def sizes_of_blocks(monkeypatch) -> list[int]:
+    """Queries of each block of nine times the queries; the loss is checked too."""
     monkeypatch.setattr(module, "_LEAST_ROWS", 2)
     queries = tf.constant(np.tile(QUERIES, [9, 1]))
     targets = tf.constant(np.tile(TARGETS, 9))
@@ -206,6 +206,18 @@ def test_no_scores_of_all_queries_exist_at_once(monkeypatch):
         tf.nn, "softmax", lambda x: sizes.append(x.shape[0]) or original(x)
     )
     found = full_softmax_loss(queries, tf.constant(CANDIDATES), targets)
-    assert max(sizes) <= 128 // N
-    assert sum(sizes) == 9 * M
     np.testing.assert_allclose(found, 9 * plain(QUERIES, CANDIDATES), rtol=1e-5)
+    assert sum(sizes) == 9 * M
+    return sizes
+
+
+def test_no_scores_of_all_queries_exist_at_once(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 128)
+    assert max(sizes_of_blocks(monkeypatch)) <= 128 // N
+
+
+def test_a_gpu_has_blocks_of_its_own(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 128)
+    monkeypatch.setattr(module, "GPU_BLOCK_ELEMENTS", 1 << 20)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert sizes_of_blocks(monkeypatch) == [9 * M]

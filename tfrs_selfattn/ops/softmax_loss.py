@@ -15,6 +15,8 @@ import tensorflow as tf
 # Elements of one block of scores: 8 MB of float32, so that logits and shares together
 # stay within a shared L3 cache.
 BLOCK_ELEMENTS = 1 << 21
+# A GPU has no such cache, and every block costs it launches and a wait: 256 MB.
+GPU_BLOCK_ELEMENTS = 1 << 26
 # Fewer and the products, and the sum of the candidates' gradients, which is one array
 # of their size a block, cost more than the scores: 15 % at 64 of 500,000 candidates.
 _LEAST_ROWS = 128
@@ -78,7 +80,7 @@ def _blocks(
     num_queries = tf.shape(queries)[0]
     width = queries.shape[-1]
     if block_rows is None:
-        block = tf.maximum(BLOCK_ELEMENTS // tf.shape(candidates)[0], _LEAST_ROWS)
+        block = tf.maximum(_block_elements() // tf.shape(candidates)[0], _LEAST_ROWS)
     else:
         block = tf.constant(block_rows)
     # Blocks of equal size, so that the last one is not a sliver.
@@ -124,6 +126,13 @@ def _blocks(
         queries * weights[:, tf.newaxis], targets, tf.shape(candidates)[0]
     )
     return loss, query_gradient, candidate_gradient
+
+
+def _block_elements() -> int:
+    """Elements of one block of scores on the device that computes them."""
+    if tf.config.list_logical_devices("GPU"):
+        return GPU_BLOCK_ELEMENTS
+    return BLOCK_ELEMENTS
 
 
 def _losses_of_logits(
