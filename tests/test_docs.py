@@ -27,8 +27,14 @@ PAGES = sorted(DOCS.rglob("*.md"))
 KERAS_3 = {"keras3.md"}  # in a process of its own
 SMALL = ("--embedding-dim", "8", "--num-blocks", "1", "--epochs", "1")
 SMALL += ("--max-length", "16")
-# Its commands need a cluster; tests/cli runs them without one.
-CLUSTER = {"beam.md"}
+# Their commands need a cluster, or servers of others; tests/cli and tests/serving run
+# them, or what they stand for, without.
+CLUSTER = {
+    "beam.md",
+    "shard-a-catalogue.md",
+    "train-on-many-machines.md",
+    "vector-database.md",
+}
 ELSEWHERE = {"quickstart"}  # tests/cli/test_quickstart.py
 
 

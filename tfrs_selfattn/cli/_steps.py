@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfrs_selfattn.cli._evaluation import SHORT
 from tfrs_selfattn.cli._report import Report
@@ -119,11 +119,16 @@ def create_run(
     training: TrainingConfig,
     features: FeaturesConfig | None = None,
     side: SideInformation | None = None,
+    strategy: Any = None,
 ) -> RunFolder:
-    """Creates the run folder, or opens the one that is there, and starts TensorFlow."""
+    """Creates the run folder, or opens the one that is there, and starts TensorFlow.
+
+    Of several workers the first one does, and the others join it.
+    """
     with report.waiting("Starting TensorFlow"):
         start_tensorflow()
         from tfrs_selfattn.training import check_split
+        from tfrs_selfattn.training.replicas import Replicas
         from tfrs_selfattn.training.trainer import check_rows
 
     check_split(prepared.split)
@@ -133,7 +138,22 @@ def create_run(
     if prepared.rows is not None:
         check_rows(prepared.rows, config)
     vocabulary = prepared.sequences.vocabulary
-    return RunFolder.create(output, config, vocabulary, prepared.titles, side)
+    replicas = Replicas.of(strategy)
+    if replicas.is_chief:
+        folder = RunFolder.create(output, config, vocabulary, prepared.titles, side)
+    replicas.meet()
+    return folder if replicas.is_chief else RunFolder.join(output, config)
+
+
+def start_strategy(report: Report, name: str, cluster_timeout: float) -> Any:
+    """Starts TensorFlow and meets the other workers; returns the strategy or None."""
+    with report.waiting("Starting TensorFlow"):
+        start_tensorflow()
+        from tfrs_selfattn.training import make_strategy
+    if name != "multi-worker":
+        return make_strategy(name)
+    with report.waiting("Waiting for the other workers of TF_CONFIG"):
+        return make_strategy(name, cluster_timeout=cluster_timeout)
 
 
 def fit(
@@ -143,6 +163,7 @@ def fit(
     rows: ShardedRows | None = None,
     *,
     attention_images: int = 0,
+    strategy: Any = None,
 ) -> TrainingResult:
     """Trains the run with Keras' progress bar, or goes on with it."""
     from tfrs_selfattn import training
@@ -157,6 +178,7 @@ def fit(
         rows=rows,
         attention_images=attention_images,
         verbose=report.keras_verbosity,
+        strategy=strategy,
     )
     if result.epochs == result.resumed_from:
         report.say(f"{folder.path} is trained already: nothing left to do")

@@ -57,6 +57,14 @@ def export(
             "model, its licence, what else must be known."
         ),
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="One query model and so many models of a part of the items each, for "
+            "a catalogue larger than one server.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -82,9 +90,18 @@ def export(
             "At most one of --query-only and --index-only may be given. Received: "
             "both. Leave out both to export tower and index together."
         )
+    if shards is not None and (query_only or index_only or keep_seen):
+        raise InputError(
+            "--shards must come without --query-only, --index-only and --keep-seen. "
+            "Received: both. It exports the query tower and the items apart, and who "
+            "asks says whether seen items count."
+        )
     parts = "query" if query_only else "index" if index_only else "all"
     notes = None if card_notes is None else read_notes(card_notes)
     folder = training.RunFolder.open(run)
+    if shards is not None:
+        _export_shards(report, run, folder, to, shards, k=k, index=index, xla=xla)
+        return
     with report.working():
         model = load_best(report, folder)
         done = export_run(
@@ -115,6 +132,57 @@ def export(
             "index": index,
             "parts": parts,
             "seconds": round(done.seconds, 1),
+        }
+    )
+
+
+def _export_shards(
+    report: Report,
+    run: Path,
+    folder: RunFolder,
+    base: Path,
+    shards: int,
+    *,
+    k: int,
+    index: str,
+    xla: bool,
+) -> None:
+    from tfrs_selfattn.cli._steps import load_best
+
+    metrics = folder.metrics()
+    with report.working():
+        model = load_best(report, folder)
+        from tfrs_selfattn.export import export_shards
+
+        with report.waiting("Exporting, and asking each in a process of its own"):
+            query, *parts = export_shards(
+                model,
+                base,
+                vocabulary=folder.vocabulary(),
+                num_shards=shards,
+                k=k,
+                index=index,
+                xla=xla,
+                titles=folder.titles(),
+                metrics={name: metrics.get(name) for name in ("validation", "test")},
+                source={
+                    "run": folder.path.name,
+                    "data": folder.config.data.fingerprint,
+                },
+            )
+        report.say(
+            f"Exported version {query.version}: {query.path.parent} and {shards} "
+            f"shards of {min(part.manifest['items'] for part in parts):,} items or more"
+        )
+    report.result(
+        {
+            "run": str(run),
+            "version": query.version,
+            "k": k,
+            "index": index,
+            "query": str(query.path),
+            "shards": [str(part.path) for part in parts],
+            "seconds": round(sum(each.seconds for each in (query, *parts)), 1),
         }
     )
 

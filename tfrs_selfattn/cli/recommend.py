@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Recommendation, Recommender
 
+_SECONDS = 5.0  # for the answer of shards
+
 
 def recommend(
     base: Annotated[
@@ -48,6 +50,20 @@ def recommend(
     model: Annotated[
         str, typer.Option(help="The model's name on the server.")
     ] = "recommender",
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of an `export --shards`, a server of items as HOST:PORT/MODEL, each "
+            "in its order; --server and --model then name the query model."
+        ),
+    ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Answer without the shards that do not, and say which.",
+        ),
+    ] = False,
     items: Annotated[
         Path | None,
         typer.Option(help="File with titles, in place of those in the export."),
@@ -75,6 +91,11 @@ def recommend(
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.data import read_titles
 
+    if (shard or partial) and (server is None or not shard):
+        raise InputError(
+            "--shard must come with --server, which names the query model, and "
+            "--partial with --shard. Received: one without the other. Name all of them."
+        )
     if (base is None) == (server is None):
         raise InputError(
             "One of the folder of an export and --server must be given. Received: "
@@ -87,7 +108,10 @@ def recommend(
     past, left_out = split_ids(history), split_ids(exclude)
     given: dict[str, Any] = {"timestamps": [parse_times(times)]} if times else {}
     if server is not None:
-        _ask_server(report, server, model, past, left_out, given, titles, limit)
+        sharding = (shard or [], partial)
+        _ask_server(
+            report, server, model, sharding, past, left_out, given, titles, limit
+        )
     else:
         _ask_export(report, base, past, left_out, given, titles, limit)
 
@@ -129,16 +153,31 @@ def _ask_server(
     report: Report,
     server: str,
     model: str,
+    sharding: tuple[list[str], bool],
     past: list[str],
     left_out: list[str],
     times: dict[str, Any],
     titles: dict[str, str],
     limit: int,
 ) -> None:
-    from tfrs_selfattn.client import connect
+    from tfrs_selfattn.client import ShardedClient, connect
 
-    with connect(server, model=model) as client:
-        (answer,) = client.recommend([past], exclude=[left_out], **times)
+    shards, partial = sharding
+    missing: tuple[int, ...] = ()
+    if shards:
+        with ShardedClient.connect(
+            f"{server}/{model}", shards, timeout=_SECONDS, partial=partial
+        ) as many:
+            (answer,) = many.recommend([past], exclude=[left_out], **times)
+        missing = answer.missing
+    else:
+        with connect(server, model=model) as client:
+            (answer,) = client.recommend([past], exclude=[left_out], **times)
+    if missing:
+        report.say(
+            "A partial answer, without the items of shard "
+            + ", ".join(shards[number] for number in missing)
+        )
     items = answer.items[:limit]
     if answer.version is not None:
         report.say(f"Version {answer.version} of {model} answers")
@@ -150,6 +189,7 @@ def _ask_server(
         {
             "history": past,
             "version": answer.version,
+            **({"missing_shards": list(missing)} if shards else {}),
             "recommendations": [
                 {"id": item.id, "score": item.score, "title": titles.get(item.id)}
                 for item in items

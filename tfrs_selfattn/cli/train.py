@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn._checks import check_choice, check_positive
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
@@ -160,6 +161,17 @@ def train(
             help="Histories whose attention TensorBoard shows after every epoch.",
         ),
     ] = 0,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="Where: single, mirrored (all GPUs of this machine), or multi-worker "
+            "(the machines of TF_CONFIG; run the command on each, with one --output "
+            "that all of them see)."
+        ),
+    ] = "single",
+    cluster_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the other workers.")
+    ] = 300.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
@@ -177,7 +189,7 @@ def train(
     from tfrs_selfattn import training
     from tfrs_selfattn.cli._features import asked_features, read_side_information
     from tfrs_selfattn.cli._report import Report, shell
-    from tfrs_selfattn.cli._steps import create_run, fit, prepare
+    from tfrs_selfattn.cli._steps import create_run, fit, prepare, start_strategy
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -211,9 +223,13 @@ def train(
             weight_decay=weight_decay,
             seed=seed,
         )
+        check_choice("strategy", strategy, training.STRATEGIES)
+        check_positive("cluster_timeout", cluster_timeout)
     except ValueError as error:
         raise InputError(str(error)) from None
     training.check_output(output)
+    if strategy == "multi-worker":
+        training.Cluster.from_environment()  # before hours of reading
     source = training.DataConfig(
         path=str(_one_of(data, shards).absolute()),
         user_column=user_column,
@@ -226,6 +242,7 @@ def train(
         features, side = read_side_information(report, asked, source, prepared.split)
         if attention_images:
             _check_images(report, attention_images, preset)
+        distribution = start_strategy(report, strategy, cluster_timeout)
         folder = create_run(
             report,
             output,
@@ -235,6 +252,7 @@ def train(
             training_config,
             features,
             side,
+            distribution,
         )
         result = fit(
             report,
@@ -242,6 +260,7 @@ def train(
             prepared.split,
             prepared.rows,
             attention_images=attention_images,
+            strategy=distribution,
         )
     report.say()
     report.commands(

@@ -1,7 +1,8 @@
 """Asks a TensorFlow Serving that serves an export; needs no TensorFlow.
 
 `Client` speaks gRPC, `AsyncClient` too, for asyncio, and `RestClient` HTTP. The three
-have the same methods and give the same answers. Nothing here imports TensorFlow, NumPy
+have the same methods and give the same answers. `ShardedClient` merges the answers of
+servers that hold a part of the items each. Nothing here imports TensorFlow, NumPy
 or a model; gRPC needs the packages `grpcio` and `protobuf`, HTTP only Python.
 """
 
@@ -20,6 +21,8 @@ _EXPORTS = {
     "RestClient": "rest_client",
     "Retry": "retry",
     "ServerError": "errors",
+    "ShardedClient": "sharded_client",
+    "ShardedRecommendations": "answers",
     "Signature": "answers",
     "Tensor": "tensors",
     "TensorSpec": "answers",

@@ -40,6 +40,20 @@ class Recommendations:
 
 
 @dataclass(frozen=True)
+class ShardedRecommendations(Recommendations):
+    """The answer to one history, merged from shards.
+
+    Args:
+        items: tuple of `RankedItem`, as in `Recommendations`.
+        version: int or None, that of the query model.
+        missing: tuple of int. The shards, from 0, whose items could not be considered;
+            empty for a whole answer.
+    """
+
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Embedding:
     """The vector of a history or an item; zeros for one that the model does not know.
 

@@ -133,6 +133,30 @@ def explain(
     return Call("explain", inputs, read)
 
 
+def rows_to_exclude(
+    histories: Ids | None, exclude: Ids | None, count: int
+) -> list[list[bytes]]:
+    """The ids that each answer leaves out: of its history, and of `exclude`."""
+    left_out: list[list[bytes]] = [[] for _ in range(count)]
+    for name, rows in (("histories", histories), ("exclude", exclude)):
+        if rows is not None:
+            for own, more in zip(left_out, _rows(name, rows, count), strict=True):
+                own += more
+    return left_out
+
+
+def search(
+    vectors: Sequence[Embedding], exclude: list[list[bytes]], *, width: int
+) -> dict[str, Tensor]:
+    """The inputs of `search`, the signature of an index alone."""
+    values = [value for each in vectors for value in each.vector]
+    shape = (len(vectors), len(vectors[0].vector))
+    return {
+        "embedding": Tensor("float32", shape, values),
+        "exclude": _matrix(exclude, width),
+    }
+
+
 def times_of(
     histories: Ids,
     timestamps: Sequence[Sequence[int]] | None,

@@ -81,8 +81,15 @@ class Client(Methods):
         self.retry = Retry() if retry is None else retry
         self._channel = open_channel(grpc, address, credentials)
 
-    def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
-        request = predict_request(self.model, self.version, signature, inputs)
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        version: int | None = None,
+    ) -> Prediction:
+        asked = self.version if version is None else version
+        request = predict_request(self.model, asked, signature, inputs)
         return read_prediction(self._call(PREDICT, request))
 
     def status(self) -> list[VersionStatus]:

@@ -46,9 +46,26 @@ class Methods(abc.ABC):
         self._examples = examples
         self._width = width
 
+    @property
+    def width(self) -> int:
+        """Matrices have a multiple of so many columns."""
+        return self._width
+
     @abc.abstractmethod
-    def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
-        """The raw outputs of any signature."""
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        version: int | None = None,
+    ) -> Prediction:
+        """The raw outputs of any signature.
+
+        Args:
+            signature: str.
+            inputs: dictionary from name to `Tensor`.
+            version: int. In place of the version that the client asks, or None.
+        """
 
     @abc.abstractmethod
     def status(self) -> list[VersionStatus]:

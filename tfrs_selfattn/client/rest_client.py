@@ -81,7 +81,8 @@ class RestClient(Methods):
         self.retry = Retry() if retry is None else retry
         self._secure = url.scheme == "https"
         self._host = url.netloc
-        self._path = f"{url.path.rstrip('/')}/v1/models/{quote(model, safe='')}"
+        self._model_path = f"{url.path.rstrip('/')}/v1/models/{quote(model, safe='')}"
+        self._path = self._model_path
         if isinstance(version, str):
             self._path += f"/labels/{quote(version, safe='')}"
         elif version is not None:
@@ -89,12 +90,22 @@ class RestClient(Methods):
         self._idle: list[Any] = []  # open connections that nobody uses just now
         self._lock = threading.Lock()
 
-    def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        version: int | None = None,
+    ) -> Prediction:
         body = {
             "signature_name": signature,
             "inputs": {name: to_json(tensor) for name, tensor in inputs.items()},
         }
-        outputs = self._call("POST", ":predict", json.dumps(body).encode())["outputs"]
+        path = self._path
+        if version is not None:
+            path = f"{self._model_path}/versions/{version}"
+        sent = json.dumps(body).encode()
+        outputs = self._call("POST", f"{path}:predict", sent)["outputs"]
         if not isinstance(outputs, dict):
             outputs = {_SINGLE_OUTPUTS.get(signature, "embedding"): outputs}
         return Prediction({n: from_json(value) for n, value in outputs.items()}, None)
@@ -106,11 +117,11 @@ class RestClient(Methods):
                 status["state"],
                 status.get("status", {}).get("error_message", ""),
             )
-            for status in self._call("GET", "", None)["model_version_status"]
+            for status in self._call("GET", self._path, None)["model_version_status"]
         ]
 
     def signatures(self) -> dict[str, Signature]:
-        metadata = self._call("GET", "/metadata", None)["metadata"]
+        metadata = self._call("GET", f"{self._path}/metadata", None)["metadata"]
         definitions = metadata["signature_def"]["signature_def"]
         return {
             name: Signature(_read_specs(value["inputs"]), _read_specs(value["outputs"]))
@@ -143,7 +154,7 @@ class RestClient(Methods):
         connection, kept = self._take(timeout)
         headers = {"Content-Type": "application/json"} if body else {}
         try:
-            connection.request(verb, self._path + path, body, headers)
+            connection.request(verb, path, body, headers)
             response = connection.getresponse()
             content = response.read()
         except (http.client.HTTPException, OSError) as error:

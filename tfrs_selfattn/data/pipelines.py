@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_positive_int
+from tfrs_selfattn._checks import InputError, check_positive_int
 from tfrs_selfattn.data.bucketing import BucketedRows
 from tfrs_selfattn.data.packing import PackedRows
 from tfrs_selfattn.data.shards import ShardedRows
@@ -27,13 +27,17 @@ _NO_BLOCK = -1  # In a seed, where the order of rows has the number of their blo
 
 
 def steps_per_epoch(
-    rows: PackedRows | BucketedRows | ShardedRows, batch_size: int
+    rows: PackedRows | BucketedRows | ShardedRows,
+    batch_size: int,
+    *,
+    num_workers: int = 1,
 ) -> int:
     """Returns the batches of one epoch, of which the last, or a bucket's, is smaller.
 
     Args:
         rows: training rows.
         batch_size: int. As of `training_dataset`.
+        num_workers: int. As of `training_dataset`. Defaults to `1`.
     """
     batch_size = check_positive_int("batch_size", batch_size)
     if isinstance(rows, BucketedRows):
@@ -43,6 +47,12 @@ def steps_per_epoch(
                 rows.buckets, _bucket_batches(rows, batch_size), strict=True
             )
         )
+    if isinstance(rows, ShardedRows) and num_workers > 1:
+        # As many as the worker with the most rows needs.
+        own = [
+            sum(rows.shard_rows[worker::num_workers]) for worker in range(num_workers)
+        ]
+        return -(-max(own) // _own_batch(rows, batch_size, num_workers))
     return -(-len(rows) // batch_size)
 
 
@@ -53,11 +63,19 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     shuffle_block: int | None = None,
+    worker: int = 0,
+    num_workers: int = 1,
 ) -> tf.data.Dataset:
     """Makes an endless dataset of shuffled training batches.
 
     Every epoch shows each row once, in `steps_per_epoch` batches; no batch mixes two
     epochs. The dataset from `start_epoch` on equals the rest of the whole dataset.
+
+    Of several workers each gets its part of every batch, and all of them together show
+    each row once. Rows in memory are cut after they are shuffled, so that the workers'
+    parts make up the batch of a single one. Shards are dealt out, shard i to worker i
+    modulo their number: a worker opens no file of another, and one whose rows run out
+    first ends the epoch on empty batches.
 
     Args:
         rows: R rows of T slots, in memory or in shards; or of several widths, of which
@@ -69,15 +87,24 @@ def training_dataset(
         shuffle_block: int or None. Rows in memory are shuffled in blocks of so many,
             and the blocks among themselves, which is how shards are read. None shuffles
             all rows as one block. Defaults to `None`.
+        worker: int. Which of the workers this is, from 0. Defaults to `0`.
+        num_workers: int. With shards, a divisor of `batch_size`, and no more than
+            shards. Defaults to `1`.
 
     Returns:
         dataset of `{"history", "targets", "segment_ids"}`, each int32 `[b, T]`, and
         where the rows have times `{"timestamps", "request_times"}`, int64 `[b, T]`.
     """
-    steps = steps_per_epoch(rows, batch_size)
+    steps = steps_per_epoch(rows, batch_size, num_workers=num_workers)
     if isinstance(rows, ShardedRows):
         return _streamed(
-            rows, batch_size=batch_size, seed=seed, start_epoch=start_epoch
+            rows,
+            batch_size=_own_batch(rows, batch_size, num_workers),
+            seed=seed,
+            start_epoch=start_epoch,
+            steps=steps,
+            worker=worker,
+            num_workers=num_workers,
         )
     if isinstance(rows, BucketedRows):
         batch = _bucketed(rows, batch_size=batch_size, seed=seed, steps=steps)
@@ -86,23 +113,33 @@ def training_dataset(
         block = check_positive_int("shuffle_block", block)
         batch = _batches_of(rows, batch_size=batch_size, seed=seed, block=block)
     numbers = tf.data.Dataset.counter(start_epoch * steps)
+    part = (worker, num_workers)
     return numbers.map(
-        lambda number: batch(number // steps, number % steps),
+        lambda number: batch(number // steps, number % steps, part),
         num_parallel_calls=2,
         deterministic=True,
     ).prefetch(2)
 
 
 def evaluation_dataset(
-    cases: EvaluationSet, *, batch_size: int, times: bool = False
+    cases: EvaluationSet,
+    *,
+    batch_size: int,
+    times: bool = False,
+    worker: int = 0,
+    num_workers: int = 1,
 ) -> tf.data.Dataset:
     """Makes a dataset of held-out cases, in their order.
+
+    Of several workers each gets its part of every batch, which may be empty.
 
     Args:
         cases: C cases.
         batch_size: int. Cases in a batch, b; the last batch may be smaller.
         times: bool. Also give the times that a time-aware model needs. Defaults to
             `False`.
+        worker: int. Which of the workers this is, from 0. Defaults to `0`.
+        num_workers: int. Defaults to `1`.
 
     Returns:
         dataset of `{"history": int32 [b, longest], "target": int32 [b]}`, whole
@@ -114,14 +151,16 @@ def evaluation_dataset(
 
     def batches() -> Iterator[dict[str, npt.NDArray[Any]]]:
         for start in starts:
-            stop = min(start + batch_size, len(cases))
+            size = min(batch_size, len(cases) - start)
+            first = start + size * worker // num_workers
+            stop = start + size * (worker + 1) // num_workers
             batch: dict[str, npt.NDArray[Any]] = {
-                "history": cases.padded_histories(start, stop),
-                "target": cases.targets[start:stop],
+                "history": cases.padded_histories(first, stop),
+                "target": cases.targets[first:stop],
             }
             if times:
-                batch["timestamps"] = cases.padded_timestamps(start, stop)
-                batch["request_time"] = cases.request_times[start:stop]
+                batch["timestamps"] = cases.padded_timestamps(first, stop)
+                batch["request_time"] = cases.request_times[first:stop]
             yield batch
 
     signature = {
@@ -146,9 +185,16 @@ def _batches_of(rows: PackedRows, *, batch_size: int, seed: int, block: int) -> 
             for name, column in rows.features.items()
         }
 
-    def batch(epoch: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch(
+        epoch: tf.Tensor, step: tf.Tensor, part: tuple[int, int]
+    ) -> dict[str, tf.Tensor]:
         start = step * batch_size
-        places = tf.range(start, tf.minimum(start + batch_size, num_rows))
+        size = tf.minimum(start + batch_size, num_rows) - start
+        worker, num_workers = part
+        places = tf.range(
+            start + size * worker // num_workers,
+            start + size * (worker + 1) // num_workers,
+        )
         chosen = _rows_at(
             places, num_rows=num_rows, block=block, seed=seed, epoch=epoch
         )
@@ -170,12 +216,14 @@ def _bucketed(rows: BucketedRows, *, batch_size: int, seed: int, steps: int) -> 
     ]
     stops = np.cumsum(bucket_steps)
 
-    def batch(epoch: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch(
+        epoch: tf.Tensor, step: tf.Tensor, part: tuple[int, int]
+    ) -> dict[str, tf.Tensor]:
         step = _shuffled(step, size=steps, seed=seed, epoch=epoch)
         bucket = tf.searchsorted(stops, step[tf.newaxis], side="right")[0]
         within = step - tf.gather(stops - bucket_steps, bucket)
         chosen: dict[str, tf.Tensor] = tf.switch_case(
-            bucket, [lambda make=make: make(epoch, within) for make in batches]
+            bucket, [lambda make=make: make(epoch, within, part) for make in batches]
         )
         return chosen
 
@@ -188,8 +236,32 @@ def _bucket_batches(rows: BucketedRows, batch_size: int) -> list[int]:
     return [max(1, slots // bucket.row_length) for bucket in rows.buckets]
 
 
+def _own_batch(rows: ShardedRows, batch_size: int, num_workers: int) -> int:
+    """Rows in a batch of one worker that reads shards, else `InputError`."""
+    if len(rows.shard_rows) < num_workers:
+        raise InputError(
+            "Each worker needs a shard of its own. Received: "
+            f"{len(rows.shard_rows)} shards in {rows.path} for {num_workers} workers. "
+            "Write them with a smaller `rows_per_shard`, or use fewer workers."
+        )
+    if batch_size % num_workers:
+        raise InputError(
+            "`batch_size` must be a multiple of the number of workers, who each read "
+            f"their part from shards. Received: batch_size={batch_size} for "
+            f"{num_workers} workers. Choose a multiple."
+        )
+    return batch_size // num_workers
+
+
 def _streamed(
-    rows: ShardedRows, *, batch_size: int, seed: int, start_epoch: int
+    rows: ShardedRows,
+    *,
+    batch_size: int,
+    seed: int,
+    start_epoch: int,
+    steps: int,
+    worker: int,
+    num_workers: int,
 ) -> tf.data.Dataset:
     """Makes what `training_dataset` makes, reading one shard after the other.
 
@@ -197,10 +269,16 @@ def _streamed(
     ends the iteration with TensorFlow's `DataLossError`.
     """
     # Users are dealt to prepared shards by a hash: of few users some may get none.
-    filled = [at for at, size in enumerate(rows.shard_rows) if size]
-    paths = tf.constant([str(rows.paths[at]) for at in filled])
+    filled = [
+        at
+        for at in range(worker, len(rows.shard_rows), num_workers)
+        if rows.shard_rows[at]
+    ]
+    paths = tf.constant([str(rows.paths[at]) for at in filled], tf.string)
     sizes = tf.constant([rows.shard_rows[at] for at in filled], tf.int64)
     num_shards = len(filled)
+    own_rows = sum(rows.shard_rows[at] for at in filled)
+    missing_steps = steps - -(-own_rows // batch_size)
 
     def read(epoch: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
         """The records of the shard whose turn it is, shuffled: string `[n]`."""
@@ -211,7 +289,7 @@ def _streamed(
         within = tf.range(size)
         order = _rows_of_block(
             within,
-            tf.fill(tf.shape(within), shard),
+            tf.fill(tf.shape(within), shard * num_workers + worker),
             tf.fill(tf.shape(within), size),
             seed=seed,
             epoch=epoch,
@@ -225,7 +303,11 @@ def _streamed(
             num_parallel_calls=_READERS,
             deterministic=True,
         )
-        return shards.rebatch(batch_size)
+        batches = shards.rebatch(batch_size)
+        if missing_steps == 0:
+            return batches
+        nothing = tf.data.Dataset.from_tensors(tf.constant([], tf.string))
+        return batches.concatenate(nothing.repeat(missing_steps))
 
     batches = tf.data.Dataset.counter(start_epoch).flat_map(one_epoch)
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
@@ -243,7 +325,10 @@ def _streamed(
 def _decode(rows: ShardedRows, records: tf.Tensor) -> dict[str, tf.Tensor]:
     """The columns of records, string `[b]`: each `[b, T]`."""
     length = rows.row_length
-    words = tf.io.decode_raw(records, tf.int32, little_endian=True)  # [b, words]
+    words = tf.io.decode_raw(records, tf.int32, little_endian=True)
+    sizes = [tf.as_dtype(dtype).size // 4 for dtype in rows.columns.values()]
+    # Of no records TensorFlow cannot tell how long they are.
+    words = tf.reshape(words, [tf.size(records), sum(sizes) * length])  # [b, words]
     batch, first = {}, 0
     for name, dtype in rows.columns.items():
         per_value = tf.as_dtype(dtype).size // 4

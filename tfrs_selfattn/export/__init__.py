@@ -18,6 +18,7 @@ _EXPORTS = {
     "Recommender": "recommender",
     "Refresh": "refresh",
     "export_recommender": "saved_model",
+    "export_shards": "sharded",
     "load_recommender": "recommender",
     "read_new_items": "new_items",
     "recommend_all": "batch_job",

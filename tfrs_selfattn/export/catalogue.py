@@ -65,6 +65,8 @@ class Catalogue(tf.Module):  # type: ignore[misc]
         candidates: float32 `[N, D]`.
         ids: string `[N]`.
         counts: int `[N]`, events of each item.
+        all_events: float. Those of the items of other shards included; None adds the
+            counts up. Defaults to `None`.
     """
 
     def __init__(
@@ -72,13 +74,14 @@ class Catalogue(tf.Module):  # type: ignore[misc]
         candidates: npt.NDArray[np.float32],
         ids: npt.NDArray[np.object_],
         counts: npt.ArrayLike,
+        all_events: float | None = None,
     ) -> None:
         super().__init__(name="catalogue")
         self.candidates = tf.Variable(candidates, trainable=False, name="candidates")
         # The identifier of row r lies at r + 1, since "" stands for row -1, nothing.
         names = np.concatenate([np.array([b""], object), ids])
         self.identifiers = tf.Variable(names, trainable=False, name="identifiers")
-        self.popularity = Popularity(counts)
+        self.popularity = Popularity(counts, all_events)
 
     def names_of(self, rows: tf.Tensor) -> tf.Tensor:
         """The id of each row, `""` for -1."""

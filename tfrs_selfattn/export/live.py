@@ -139,6 +139,39 @@ class Live(Truth):
         return _LOW_PRECISION_TOLERANCE if low else super().tolerance()
 
 
+class Part(Truth):
+    """A shard of the items, asked for queries of the whole model.
+
+    Args:
+        whole: `Truth` of all items.
+        rows: slice. Those of the shard.
+        counts: int `[N]`, events of all items.
+    """
+
+    def __init__(
+        self, whole: Truth, rows: slice, counts: npt.NDArray[np.int64]
+    ) -> None:
+        super().__init__(
+            whole.ids[rows],
+            counts[rows],
+            whole.candidates[rows],
+            keep_seen=whole.keep_seen,
+            time_aware=whole.time_aware,
+        )
+        self.popular = whole.popular[rows]
+        self._whole, self._part = whole, rows
+
+    def samples(self) -> list[Sample]:
+        return self._whole.samples()
+
+    def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
+        queries, scores = self._whole.encode(samples)
+        return queries, scores[:, self._part]
+
+    def tolerance(self) -> float:
+        return self._whole.tolerance()
+
+
 def _widened(rows: Sequence[Sequence[int]], width: int) -> npt.NDArray[np.int64]:
     matrix = np.zeros([len(rows), width], np.int64)
     for number, row in enumerate(rows):

@@ -21,15 +21,25 @@ from tfrs_selfattn.ops.top_k import LOWEST_SCORE, PADDING_ROW
 _UNSEEN = 0.5
 
 
-def log_shares(counts: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def all_events(counts: npt.ArrayLike) -> float:
+    """What counts are shares of: their sum, or that of unseen items if it is 0."""
+    events = np.asarray(counts, np.float64)
+    return float(events.sum() or _UNSEEN * events.size)
+
+
+def log_shares(
+    counts: npt.ArrayLike, total: float | None = None
+) -> npt.NDArray[np.float32]:
     """The popularity score of each item: the log of its share of all events.
 
     Where no event was counted at all, every item has the same share.
+
+    Args:
+        counts: int `[N]`.
+        total: float. All events, where these are not all items; None adds them up.
     """
-    events = np.asarray(counts, np.float64)
-    total = events.sum()
-    events = np.maximum(events, _UNSEEN)
-    shares = np.log(events / (total if total > 0 else events.sum()))
+    events = np.maximum(np.asarray(counts, np.float64), _UNSEEN)
+    shares = np.log(events / (all_events(counts) if total is None else total))
     return np.asarray(shares, np.float32)
 
 
@@ -38,11 +48,12 @@ class Popularity(tf.Module):  # type: ignore[misc]
 
     Args:
         counts: int `[N]`. Events of each item.
+        total: float. As of `log_shares`. Defaults to `None`.
     """
 
-    def __init__(self, counts: npt.ArrayLike) -> None:
+    def __init__(self, counts: npt.ArrayLike, total: float | None = None) -> None:
         super().__init__(name="popularity")
-        shares = log_shares(counts)
+        shares = log_shares(counts, total)
         # Not read by the graph: a refresh goes on from them.
         self.counts = tf.Variable(
             np.asarray(counts, np.int64), trainable=False, name="counts"

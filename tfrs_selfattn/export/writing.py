@@ -85,6 +85,7 @@ class Items:
         titles: mapping from id to title.
         tower_indices: int32 `[N]`, 0 for an item that the query tower does not know.
         retired: `embeddings.Retired`, the items that are known and not answered.
+        all_events: float. Of a shard, the events of all of them; else None.
     """
 
     ids: Sequence[str]
@@ -93,6 +94,7 @@ class Items:
     titles: Mapping[str, str]
     tower_indices: npt.NDArray[np.int32]
     retired: embeddings.Retired = field(default_factory=embeddings.Retired.none)
+    all_events: float | None = None
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,9 @@ def _save(
     )
     catalogue, search = None, None
     if settings.parts != "query":
-        catalogue = Catalogue(items.candidates, np.array(ids, object), items.counts)
+        catalogue = Catalogue(
+            items.candidates, np.array(ids, object), items.counts, items.all_events
+        )
         search = settings.index.search(catalogue.candidates, settings.k)
     module = Signatures(
         names,

@@ -15,6 +15,7 @@ from tfrs_selfattn.losses._counts import (
     check_counts,
     log_probabilities,
 )
+from tfrs_selfattn.ops.replicas import others_of_all_replicas
 
 
 @register
@@ -31,6 +32,9 @@ class InBatchNegatives:
             the order of the catalogue (`Vocabulary.counts`). One of 0 counts as 1.
         num_negatives: int. At most so many of the targets, drawn without repeating a
             position. None takes them all. Defaults to `None`.
+        across_replicas: bool. Under `tf.distribute`, take the targets of all replicas,
+            as if one had the whole batch: item numbers are exchanged, no vectors.
+            `False` takes those of the replica itself. Defaults to `True`.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -39,7 +43,14 @@ class InBatchNegatives:
         - [Yi et al., 2019](https://research.google/pubs/pub48840/), the correction.
     """
 
-    def __init__(self, counts: Sequence[int], num_negatives: int | None = None) -> None:
+    def __init__(
+        self,
+        counts: Sequence[int],
+        num_negatives: int | None = None,
+        *,
+        across_replicas: bool = True,
+    ) -> None:
+        self.across_replicas = bool(across_replicas)
         self.counts = check_counts(counts)
         self.num_negatives = (
             None
@@ -51,7 +62,11 @@ class InBatchNegatives:
             self._log_probabilities = tf.constant(logs, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
-        return {"counts": self.counts, "num_negatives": self.num_negatives}
+        return {
+            "counts": self.counts,
+            "num_negatives": self.num_negatives,
+            "across_replicas": self.across_replicas,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> InBatchNegatives:
@@ -62,6 +77,8 @@ class InBatchNegatives:
     ) -> tf.Tensor:
         """int32 `[1, n]`, catalogue rows: targets of the batch."""
         check_catalogue(self.counts, num_items)
+        if self.across_replicas:
+            targets = tf.concat([targets, others_of_all_replicas(targets)], axis=0)
         if self.num_negatives is not None:
             keys = tf.random.stateless_uniform(
                 [tf.size(targets)], seed, None, None, tf.int32, alg="philox"

@@ -24,6 +24,7 @@ from tfrs_selfattn.losses.context import (
     weighted_mean,
 )
 from tfrs_selfattn.ops.negatives import among
+from tfrs_selfattn.ops.replicas import others_of_all_replicas
 
 
 @register
@@ -52,6 +53,9 @@ class InBatchRetrieval:
             highest. None takes all. Defaults to `None`.
         mask_own_items: bool. Items of the query's own sequence, past and future, are
             no negatives of it. Defaults to `True`.
+        across_replicas: bool. Under `tf.distribute`, the targets of all replicas are
+            negatives, as if one had the whole batch: scores are `[M, M of all]`.
+            `False` takes those of the replica itself. Defaults to `True`.
 
     Call arguments:
         queries: float `[M, D]`, or `[M, K, D]` for K interests, whose maximum counts.
@@ -84,6 +88,7 @@ class InBatchRetrieval:
         temperature: float = 1.0,
         num_hard_negatives: int | None = None,
         mask_own_items: bool = True,
+        across_replicas: bool = True,
     ) -> None:
         self.counts = None if counts is None else check_counts(counts)
         self.temperature = check_positive("temperature", temperature)
@@ -93,6 +98,7 @@ class InBatchRetrieval:
             else check_positive_int("num_hard_negatives", num_hard_negatives)
         )
         self.mask_own_items = bool(mask_own_items)
+        self.across_replicas = bool(across_replicas)
         self._correction = None
         if self.counts is not None:
             logs = log_probabilities(np.maximum(self.counts, 1).tolist(), 1.0)
@@ -110,6 +116,7 @@ class InBatchRetrieval:
             "temperature": self.temperature,
             "num_hard_negatives": self.num_hard_negatives,
             "mask_own_items": self.mask_own_items,
+            "across_replicas": self.across_replicas,
         }
 
     @classmethod
@@ -132,31 +139,36 @@ class InBatchRetrieval:
             sample_weight, queries, targets, sequences
         )
         queries = tf.cast(queries, tf.float32)  # half precision would overflow below
-        positives = tf.cast(lookup.embed(targets), tf.float32)  # [M, D]
+        others = (
+            others_of_all_replicas(targets) if self.across_replicas else targets[:0]
+        )
+        # Column m is the positive of query m, which is where the task looks for it.
+        columns = tf.concat([targets, others], axis=0)  # [C], C = M + those of others
+        positives = tf.cast(lookup.embed(columns), tf.float32)  # [C, D]
         if self._correction is not None:
             check_catalogue(self.counts or (), lookup.num_candidates)
             # The task divides by the temperature what is not meant to be divided.
-            column = self.temperature * tf.gather(self._correction, targets)
+            column = self.temperature * tf.gather(self._correction, columns)
             positives = tf.concat([positives, column], axis=1)
             queries = tf.concat([queries, tf.ones_like(queries[..., :1])], axis=-1)
-        num = tf.size(targets)
-        mask = tf.ones([num, num], tf.bool)
+        num, num_columns = tf.size(targets), tf.size(columns)
+        mask = tf.ones([num, num_columns], tf.bool)
         if self.mask_own_items and context is not None:
-            others = tf.tile(targets[tf.newaxis], [num, 1])  # [M, M]
+            items = tf.tile(columns[tf.newaxis], [num, 1])  # [M, C]
             mine = among(
                 context.own_sequences,
                 context.own_items,
                 sequences,
-                others,
+                items,
                 lookup.num_candidates,
             )
-            mask = tf.logical_or(~mine, tf.eye(num, dtype=tf.bool))
+            mask = tf.logical_or(~mine, tf.eye(num, num_columns, dtype=tf.bool))
         # Two candidates more, which nobody sees: the task cannot do with fewer.
         total = self._task(
             queries,
             tf.pad(positives, [[0, 2], [0, 0]]),
             sample_weight=weights,
-            candidate_ids=tf.pad(targets, [[0, 2]], constant_values=-1),
+            candidate_ids=tf.pad(columns, [[0, 2]], constant_values=-1),
             compute_metrics=False,
             score_mask=tf.pad(mask, [[0, 0], [0, 2]]),
         )

@@ -20,6 +20,7 @@ from tfrs_selfattn.losses.context import (
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 from tfrs_selfattn.models.content_embedding import ContentEmbedding, whole_table
 from tfrs_selfattn.models.query_features import nothing_known
+from tfrs_selfattn.ops.replicas import num_replicas, share_of_mean, sum_over_replicas
 
 
 @register
@@ -29,6 +30,9 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     `fit` takes rows of histories, packed or padded, and trains on each position;
     `evaluate` ranks the whole catalogue for each user and reports HR@k and NDCG@k,
     without the items that the user has seen, ties counted against the model.
+
+    Under a `tf.distribute` strategy, loss and gradients are those of the whole batch,
+    into however many replicas it is cut.
 
     Args:
         query_tower: `QueryTower`.
@@ -82,6 +86,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         self.next_item_loss: Any = FullSoftmax() if loss is None else loss
         self.metric_ks = tuple(check_positive_int("metric_ks", k) for k in metric_ks)
         self.filter_seen = bool(filter_seen)
+        # Of results, which are those of all replicas: `fit` would add them up.
+        self.distribute_reduction_method = "first"
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._ranking_metrics = [
             metric(k) for k in self.metric_ks for metric in (HitRate, NDCG)
@@ -227,7 +233,11 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
     def compute_loss(
         self, inputs: dict[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
-        """The mean loss over the positions that have a target; see the class."""
+        """The mean loss over the positions that have a target; see the class.
+
+        Of several replicas each gives its part, and the parts add up to the mean over
+        the whole batch: see `ops.replicas.share_of_mean`.
+        """
         loss = self.next_item_loss
         if hasattr(loss, "prepare"):  # an objective that changes what is encoded
             inputs = loss.prepare(inputs)
@@ -261,7 +271,9 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             catalogue = tower.catalogue(
                 **_given(item_table=table), **_content(tower, own)
             )
-            return loss(queries, catalogue, items, weights)
+            return share_of_mean(
+                loss(queries, catalogue, items, weights), items, weights
+            )
         own = _content(tower, {"training": training})
         candidates = CandidateLookup(
             lambda rows: tower(rows + 1, **own),
@@ -269,13 +281,22 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             lambda: tower.catalogue(**own),
         )
         context = batch_context(inputs["history"], targets, inputs.get("segment_ids"))
-        return loss(queries, candidates, items, weights, context=context)
+        mean = loss(queries, candidates, items, weights, context=context)
+        return share_of_mean(mean, items, weights)
 
     def train_step(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One optimizer step; reports the epoch's mean loss, not the last batch's."""
-        logs = super().train_step(inputs)
+        # In place of TFRS's own, which leaves penalties of weights to be added up once
+        # for each replica.
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(inputs, training=True)
+            penalties = sum(tf.reduce_sum(each) for each in self.losses)
+            loss += penalties / num_replicas()
+        weights = self.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         count = tf.math.count_nonzero(inputs["targets"], dtype=tf.float32)
-        self._loss_mean.update_state(logs["total_loss"], sample_weight=count)
+        self._loss_mean.update_state(sum_over_replicas(loss), sample_weight=count)
         return {"loss": self._loss_mean.result()}
 
     def test_step(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

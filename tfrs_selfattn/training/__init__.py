@@ -20,12 +20,15 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "Cluster": "cluster",
+    "ClusterError": "cluster",
     "DataConfig": "config",
     "FeaturesConfig": "config",
     "Known": "side_information",
     "ModelConfig": "config",
     "RunConfig": "config",
     "RunFolder": "run_folder",
+    "STRATEGIES": "cluster",
     "SideInformation": "side_information",
     "TrainingConfig": "config",
     "TrainingDiverged": "checkpoints",
@@ -35,6 +38,7 @@ _EXPORTS = {
     "check_split": "trainer",
     "fingerprint": "config",
     "load_model": "trainer",
+    "make_strategy": "replicas",
     "train": "trainer",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,34 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         folder: the run's folder.
-        model: compiled `SequenceRetrieval`, built.
+        model: compiled `SequenceRetrieval`, built like its optimizer, whose slots are
+            restored too.
         patience: int. Epochs without improvement before training stops.
+        writes: bool. Whether this is the process that writes into the folder. The
+            others save too, elsewhere: what replicas have in common is gathered from
+            all of them. Defaults to `True`.
     """
 
-    def __init__(self, folder: RunFolder, model: Any, *, patience: int) -> None:
+    def __init__(
+        self, folder: RunFolder, model: Any, *, patience: int, writes: bool = True
+    ) -> None:
         super().__init__()
+        self._writes = writes
         self._folder = folder
         self._patience = patience
         self._epochs: list[dict[str, float]] = []
         self._history = tf.Variable("[]", dtype=tf.string)  # the same, as JSON
-        model.optimizer.build(model.trainable_variables)  # its slots are restored too
         # A compiled model holds its optimizer.
         state = tf.train.Checkpoint(model=model, history=self._history)
-        self._last = _manager(state, folder, "last")
-        self._best_weights = _manager(_weights(model), folder, "best")
+        weights = _weights(model)
+        self._last = _manager(state, folder.checkpoints / "last")
+        self._best_weights = _manager(weights, folder.checkpoints / "best")
+        self._save_last, self._save_best = self._last, self._best_weights
+        if not writes:
+            self._elsewhere = tempfile.TemporaryDirectory()  # goes with this object
+            elsewhere = Path(self._elsewhere.name)
+            self._save_last = _manager(state, elsewhere / "last")
+            self._save_best = _manager(weights, elsewhere / "best")
         self._started = 0.0
 
     @property
@@ -71,7 +85,7 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def restore(self) -> None:
         """Goes back to the last complete epoch, if there is one."""
-        for manager in (self._last, self._best_weights):
+        for manager in (self._last, self._best_weights) if self._writes else ():
             _remove_incomplete(manager)
         if _restore(self._last):
             self._epochs = json.loads(self._history.numpy())
@@ -92,14 +106,16 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._epochs.append({"epoch": epoch + 1, **values, "seconds": seconds})
         self._history.assign(json.dumps(self._epochs))
         if self.best_epoch == epoch + 1:
-            self._best_weights.save(checkpoint_number=epoch + 1)
-        self._last.save(checkpoint_number=epoch + 1)
+            self._save_best.save(checkpoint_number=epoch + 1)
+        self._save_last.save(checkpoint_number=epoch + 1)
         self.write_metrics(finished=False)
         if self.exhausted:
             self.model.stop_training = True
 
     def write_metrics(self, *, finished: bool) -> None:
         """Writes metrics.json, keeping what others have noted about the best epoch."""
+        if not self._writes:
+            return
         best = self._epochs[self.best_epoch - 1] if self._epochs else {}
         validation = {
             name.removeprefix("val_"): value
@@ -144,7 +160,7 @@ class TrainingSpeed(keras.callbacks.Callback):  # type: ignore[misc]
 
 def restore_best(folder: RunFolder, model: Any) -> bool:
     """Loads the weights of the best epoch into a built model, if there are any."""
-    return _restore(_manager(_weights(model), folder, "best"))
+    return _restore(_manager(_weights(model), folder.checkpoints / "best"))
 
 
 def _weights(model: Any) -> tf.train.Checkpoint:
@@ -154,11 +170,8 @@ def _weights(model: Any) -> tf.train.Checkpoint:
     )
 
 
-def _manager(
-    checkpoint: tf.train.Checkpoint, folder: RunFolder, name: str
-) -> tf.train.CheckpointManager:
-    path = str(folder.checkpoints / name)
-    return tf.train.CheckpointManager(checkpoint, path, max_to_keep=1)
+def _manager(checkpoint: tf.train.Checkpoint, path: Path) -> tf.train.CheckpointManager:
+    return tf.train.CheckpointManager(checkpoint, str(path), max_to_keep=1)
 
 
 def _remove_incomplete(manager: tf.train.CheckpointManager) -> None:

@@ -112,6 +112,17 @@ class RunFolder:
                 raise
         return cls(path, config)
 
+    @classmethod
+    def join(cls, path: Path, config: RunConfig) -> RunFolder:
+        """Opens the folder that another worker of the same run has created.
+
+        Raises:
+            InputError: when it is not there, or of another run.
+        """
+        existing = cls.open(path)
+        existing._check_same(config)
+        return existing
+
     def _check_same(self, config: RunConfig) -> None:
         differences = self.config.differences(config)
         if differences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from tfrs_selfattn.training.checkpoints import (
 from tfrs_selfattn.training.config import RunConfig
 from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.optimizer import make_optimizer
+from tfrs_selfattn.training.replicas import Replicas
 from tfrs_selfattn.training.run_folder import RunFolder
 from tfrs_selfattn.training.side_information import SideInformation
 from tfrs_selfattn.training.tensorboard import (
@@ -69,6 +71,7 @@ def train(
     callbacks: Sequence[Any] = (),
     attention_images: int = 0,
     verbose: int = 1,
+    strategy: Any = None,
 ) -> TrainingResult:
     """Trains until the epochs or the patience of the run's configuration run out.
 
@@ -76,6 +79,11 @@ def train(
     or not the run was interrupted. Sets the seeds of Python, NumPy and TensorFlow.
     TensorBoard is given the metrics of every epoch and, at the end, the vectors of the
     most frequent items with their titles, for its projector.
+
+    Under a strategy, a batch is cut into a part for each replica. Loss, gradients and
+    metrics are those of the whole batch; dropout, and negatives that are drawn, are
+    each replica's own. Every worker needs the same data, and the folder, which worker
+    0 writes. Who trains is no part of the run: it may go on with more workers or fewer.
 
     Args:
         folder: the run, new or unfinished.
@@ -87,6 +95,8 @@ def train(
             after every epoch, for TensorBoard; needs matplotlib. Defaults to `0`.
         verbose: int. As of `keras.Model.fit`: 0 silent, 1 progress bar, 2 one line an
             epoch.
+        strategy: `tf.distribute.Strategy`, such as `make_strategy` gives, or None.
+            Defaults to `None`.
 
     Returns:
         `TrainingResult` with the best epoch's weights.
@@ -98,8 +108,10 @@ def train(
     """
     check_split(split)
     images = check_attention_images(attention_images, folder.config.model.preset)
-    with exclusive(folder.path):
-        return _train(folder, split, rows, callbacks, images, verbose)
+    replicas = Replicas.of(strategy)
+    lock = exclusive(folder.path) if replicas.is_chief else contextlib.nullcontext()
+    with lock, replicas.together():
+        return _train(folder, split, rows, callbacks, images, verbose, replicas)
 
 
 def _train(
@@ -109,11 +121,13 @@ def _train(
     callbacks: Sequence[Any],
     attention_images: int,
     verbose: int,
+    replicas: Replicas,
 ) -> TrainingResult:
     config = folder.config.training
     keras.utils.set_random_seed(config.seed)
     side = folder.side()
-    model = build_model(folder.config, side)
+    with replicas.scope():
+        model = build_model(folder.config, side)
     if isinstance(rows, ShardedRows):
         check_rows(rows, folder.config)
     else:
@@ -125,13 +139,19 @@ def _train(
             times=model.time_aware,
             seed=config.seed,
         )
-    steps = steps_per_epoch(rows, config.batch_size)
-    model.compile(make_optimizer(config, steps))
-    checkpoint = RunCheckpoint(folder, model, patience=config.patience)
-    checkpoint.restore()
+    steps = steps_per_epoch(rows, config.batch_size, num_workers=replicas.num_workers)
+    with replicas.scope():
+        model.compile(make_optimizer(config, steps))
+        model.optimizer.build(model.trainable_variables)
+    # Outside: its text is no weight, and replicas cannot share text.
+    checkpoint = RunCheckpoint(
+        folder, model, patience=config.patience, writes=replicas.is_chief
+    )
+    with replicas.scope():
+        checkpoint.restore()
     resumed_from = checkpoint.epochs_done
     images = []
-    if attention_images:
+    if attention_images and replicas.is_chief:
         histories = some_histories(
             split.validation,
             split.sequences.vocabulary,
@@ -141,33 +161,47 @@ def _train(
         )
         images = [AttentionImages(folder.tensorboard, model, histories)]
     if resumed_from < config.epochs and not checkpoint.exhausted:
+        part: dict[str, Any] = {
+            "worker": replicas.worker,
+            "num_workers": replicas.num_workers,
+        }
+        own: list[Any] = [TrainingSpeed(rows.num_targets), checkpoint]
+        if replicas.is_chief:
+            own.append(
+                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)
+            )
+        own += images
         model.fit(
-            training_dataset(
-                rows,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_epoch=resumed_from,
+            replicas.distribute(
+                training_dataset(
+                    rows,
+                    batch_size=config.batch_size,
+                    seed=config.seed,
+                    start_epoch=resumed_from,
+                    **part,
+                )
             ),
             steps_per_epoch=steps,
             initial_epoch=resumed_from,
             epochs=config.epochs,
-            validation_data=evaluation_dataset(
-                split.validation.by_length(),
-                batch_size=_EVALUATION_BATCH,
-                times=model.time_aware,
+            validation_data=replicas.distribute(
+                evaluation_dataset(
+                    split.validation.by_length(),
+                    batch_size=_EVALUATION_BATCH,
+                    times=model.time_aware,
+                    **part,
+                )
             ),
-            callbacks=[
-                TrainingSpeed(rows.num_targets),
-                checkpoint,
-                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
-                *images,
-                *callbacks,
-            ],
-            verbose=verbose,
+            # Which Keras cannot tell of a distributed dataset.
+            validation_steps=-(-len(split.validation) // _EVALUATION_BATCH),
+            callbacks=[*own, *callbacks],
+            verbose=verbose if replicas.is_chief else 0,
         )
     checkpoint.write_metrics(finished=True)
-    restore_best(folder, model)
-    if checkpoint.epochs_done > resumed_from:
+    replicas.meet()  # the folder is whole
+    with replicas.scope():
+        restore_best(folder, model)
+    if replicas.is_chief and checkpoint.epochs_done > resumed_from:
         write_projector(
             folder.tensorboard,
             model.candidate_tower.catalogue().numpy(),

@@ -1,0 +1,78 @@
+"""Shards of the items and the query model: what they hold, all or none."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+
+from tests.export.tiny import COUNTS, IDS, K, N, make_vocabulary
+from tfrs_selfattn import InputError
+from tfrs_selfattn.export import ExportError, export_shards, sharded
+from tfrs_selfattn.export.popularity import log_shares
+
+SHARDS = 3
+
+
+@pytest.fixture(scope="module")
+def exports(model, tmp_path_factory):
+    base = tmp_path_factory.mktemp("shards")
+    options = {"vocabulary": make_vocabulary(), "num_shards": SHARDS, "k": K}
+    return export_shards(model, base, verify=False, **options)
+
+
+def test_the_items_are_dealt_out_in_their_order(model, exports):
+    query, *shards = exports
+    assert query.path.parent.name == "query"
+    assert [each.path.parent.name for each in shards] == [
+        f"shard-{number}-of-3" for number in range(SHARDS)
+    ]
+    tables = [
+        pl.read_parquet(each.path / "assets.extra" / "embeddings.parquet")
+        for each in shards
+    ]
+    assert [len(table) for table in tables] == [10, 10, 11]
+    together = pl.concat(tables)
+    assert together["item_id"].to_list() == list(IDS)
+    vectors = np.array(together["embedding"].to_list(), np.float32)
+    np.testing.assert_array_equal(vectors, model.candidate_tower.catalogue().numpy())
+    assert [each.manifest["first_row"] for each in shards] == [0, 10, 20]
+
+
+def test_popularity_is_that_of_all_items(exports):
+    for export in exports[1:]:
+        search = tf.saved_model.load(str(export.path)).signatures["search"]
+        answer = search(
+            embedding=tf.zeros([1, 8]), exclude=tf.constant([[""]], tf.string)
+        )
+        ids, scores = (answer[name].numpy()[0] for name in ("ids", "scores"))
+        for item, score in zip(ids, scores, strict=True):
+            assert score == log_shares(COUNTS)[IDS.index(item.decode())]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_verified_export_takes_the_next_version_of_all(model, tmp_path):
+    (tmp_path / "shard-1-of-2" / "4").mkdir(parents=True)
+    options = {"vocabulary": make_vocabulary(), "num_shards": 2, "k": K}
+    done = export_shards(model, tmp_path, **options)
+    assert [each.version for each in done] == [5, 5, 5]
+    assert all(each.verified > 5 for each in done)
+
+
+def test_none_is_left_when_one_fails(model, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ExportError("no")
+
+    monkeypatch.setattr(sharded, "export_recommender", fail)
+    options = {"vocabulary": make_vocabulary(), "num_shards": 2, "k": K}
+    with pytest.raises(ExportError, match="no"):
+        export_shards(model, tmp_path, verify=False, **options)
+    assert not [*tmp_path.rglob("saved_model.pb")]
+
+
+def test_more_shards_than_items(model, tmp_path):
+    with pytest.raises(InputError, match=f"num_shards={N + 1} for {N} items"):
+        export_shards(
+            model, tmp_path, vocabulary=make_vocabulary(), num_shards=N + 1, k=K
+        )

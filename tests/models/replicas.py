@@ -1,0 +1,135 @@
+"""Trains on one and on two logical CPUs, and prints what each of them saw.
+
+Logical devices can only be set before TensorFlow starts, hence a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_selfattn import data, losses, models
+from tfrs_selfattn.data.packing import pack_rows
+from tfrs_selfattn.models import presets
+
+BATCH, LENGTH, EPOCHS = 12, 11, 2
+LOG = data.generate_events(90, 23, 9.0, seed=1)
+SPLIT = data.leave_one_out(data.build_sequences(data.events_from_frame(LOG)))
+ROWS = pack_rows(SPLIT, row_length=LENGTH)
+COUNTS = SPLIT.train_counts()[1:].tolist()
+ITEMS = len(SPLIT.sequences.vocabulary)
+LOSSES = {
+    "full_softmax": lambda: losses.FullSoftmax(),
+    "in_batch_softmax": lambda: losses.SampledSoftmax(
+        losses.InBatchNegatives(COUNTS), seed=1
+    ),
+    "in_batch_retrieval": lambda: models.InBatchRetrieval(COUNTS),
+}
+# How many rows of a batch the first replica gets: half of it, nearly all, or all.
+FIRST = {
+    "full_softmax": (BATCH // 2, BATCH - 1, BATCH),
+    "in_batch_softmax": (BATCH - 1,),
+    "in_batch_retrieval": (BATCH - 1,),
+}
+
+
+def build(loss):
+    tf.keras.utils.set_random_seed(1)
+    model = presets.sasrec(
+        ITEMS, embedding_dim=8, num_blocks=1, max_length=LENGTH, dropout=0.0, seed=1
+    )
+    model.next_item_loss = loss
+    model.query_tower.item_embedding.embeddings_regularizer = tf.keras.regularizers.L2(
+        1e-2
+    )
+    return model
+
+
+def batch_of(start):
+    rows = {
+        name: column[start : start + BATCH] for name, column in ROWS.features.items()
+    }
+    weights = np.random.default_rng(start).choice(
+        [0.0, 0.5, 2.0], rows["targets"].shape
+    )
+    return {**rows, "sample_weight": weights.astype("float32")}
+
+
+def dense(gradient):
+    return tf.convert_to_tensor(gradient)
+
+
+def loss_and_gradients(model, inputs):
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(inputs, training=True)
+    weights = model.trainable_variables
+    return [loss, *(dense(each) for each in tape.gradient(loss, weights))]
+
+
+def on_replicas(strategy, model, inputs, first):
+    """What the replicas saw, added up as an optimizer adds up gradients."""
+    cuts = (slice(0, first), slice(first, BATCH))
+
+    def part(context):
+        cut = cuts[context.replica_id_in_sync_group]
+        return {name: tf.constant(column[cut]) for name, column in inputs.items()}
+
+    parts = strategy.experimental_distribute_values_from_function(part)
+    seen = strategy.run(lambda rows: loss_and_gradients(model, rows), [parts])
+    return [strategy.reduce("SUM", each, axis=None) for each in seen]
+
+
+def numbers(tensors):
+    return [np.asarray(tensor).tolist() for tensor in tensors]
+
+
+def compare(strategy, make, firsts):
+    alone = build(make())
+    inputs = batch_of(0)
+    expected = loss_and_gradients(
+        alone, {name: tf.constant(column) for name, column in inputs.items()}
+    )
+    with strategy.scope():
+        model = build(make())
+    return {
+        "alone": numbers(expected),
+        "replicas": [
+            numbers(on_replicas(strategy, model, inputs, first)) for first in firsts
+        ],
+    }
+
+
+def fit(model):
+    """Trains and evaluates by Keras; every epoch ends in a batch of few rows."""
+    model.compile(tf.keras.optimizers.SGD(0.5))
+    steps = data.steps_per_epoch(ROWS, BATCH)
+    history = model.fit(
+        data.training_dataset(ROWS, batch_size=BATCH, seed=0),
+        steps_per_epoch=steps,
+        epochs=EPOCHS,
+        verbose=0,
+    )
+    cases = data.evaluation_dataset(SPLIT.validation, batch_size=17)
+    return {
+        "loss": history.history["loss"],
+        "weights": numbers(model.get_weights()),
+        "metrics": model.evaluate(cases, verbose=0, return_dict=True),
+    }
+
+
+def main():
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+    tf.config.set_logical_device_configuration(cpu, two)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    seen = {name: compare(strategy, make, FIRST[name]) for name, make in LOSSES.items()}
+    with strategy.scope():
+        model = build(losses.FullSoftmax())
+    seen["fit"] = {"alone": fit(build(losses.FullSoftmax())), "replicas": fit(model)}
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

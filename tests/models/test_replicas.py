@@ -1,0 +1,47 @@
+"""A batch on two replicas is the batch on one: loss, gradients, training, metrics."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+# Which of the cuts of `replicas.FIRST`.
+CUTS = {
+    "halves": ("full_softmax", 0),
+    "11 and 1": ("full_softmax", 1),
+    "12 and 0": ("full_softmax", 2),
+    "in-batch softmax": ("in_batch_softmax", 0),
+    "in-batch retrieval": ("in_batch_retrieval", 0),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(run_python):
+    done = run_python("-m", "tests.models.replicas")
+    assert done.returncode == 0, done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("name", "cut"), CUTS.values(), ids=CUTS)
+def test_loss_and_gradients(seen, name, cut):
+    alone, replicas = seen[name]["alone"], seen[name]["replicas"][cut]
+    assert len(alone) == len(replicas) > 10
+    for one, two in zip(alone, replicas, strict=True):
+        np.testing.assert_allclose(two, one, rtol=2e-5, atol=1e-6)
+    assert max(np.abs(each).max() for each in alone[1:]) > 0.01
+
+
+def test_training_by_keras(seen):
+    alone, replicas = seen["fit"]["alone"], seen["fit"]["replicas"]
+    np.testing.assert_allclose(replicas["loss"], alone["loss"], rtol=1e-5)
+    for one, two in zip(alone["weights"], replicas["weights"], strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+    assert alone["loss"][1] < alone["loss"][0]
+
+
+def test_metrics(seen):
+    alone, replicas = (seen["fit"][each]["metrics"] for each in ("alone", "replicas"))
+    assert alone == pytest.approx(replicas, abs=1e-6)
+    assert 0.0 < alone["ndcg@10"] < 1.0
