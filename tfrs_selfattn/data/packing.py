@@ -148,6 +148,13 @@ class RowPlan:
             )
         return rows
 
+    def users_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The users with a window in any of these rows, ascending: int64 `[n]`."""
+        starts = self.windows.starts[np.isin(self.rows, rows)]
+        offsets = self.split.sequences.offsets
+        # Users without an event own an empty slice; the last of equal offsets has one.
+        return np.unique(np.searchsorted(offsets, starts, side="right") - 1)
+
     @property
     def _chunk(self) -> int:
         return max(1, _CHUNK // self.row_length)

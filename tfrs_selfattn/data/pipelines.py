@@ -121,6 +121,30 @@ def training_dataset(
     ).prefetch(2)
 
 
+def rows_of_step(
+    rows: PackedRows, *, batch_size: int, seed: int, epoch: int, step: int
+) -> npt.NDArray[np.int64]:
+    """Which rows make up a batch of `training_dataset`, over all workers: int64 `[b]`.
+
+    Args:
+        rows: training rows in memory, shuffled as one block.
+        batch_size: int. As of `training_dataset`.
+        seed: int. As of `training_dataset`.
+        epoch: int, from 0.
+        step: int, from 0.
+    """
+    start = step * batch_size
+    places = tf.range(start, min(start + batch_size, len(rows)), dtype=tf.int64)
+    chosen: npt.NDArray[np.int64] = _rows_at(
+        places,
+        num_rows=len(rows),
+        block=len(rows),
+        seed=seed,
+        epoch=tf.constant(epoch, tf.int64),
+    ).numpy()
+    return chosen
+
+
 def evaluation_dataset(
     cases: EvaluationSet,
     *,

@@ -31,7 +31,7 @@ _EXPORTS = {
     "STRATEGIES": "cluster",
     "SideInformation": "side_information",
     "TrainingConfig": "config",
-    "TrainingDiverged": "checkpoints",
+    "TrainingDiverged": "divergence",
     "TrainingResult": "trainer",
     "build_model": "trainer",
     "check_output": "run_folder",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 import time
@@ -20,10 +19,6 @@ require_legacy_keras("tfrs_selfattn.training")
 
 MONITOR = "val_ndcg@10"
 _SPEED = "items/s"
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -95,13 +90,6 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
-        # Not looked at after every batch, which a GPU would have to wait for.
-        if not math.isfinite(values["loss"]):
-            raise TrainingDiverged(
-                f"The loss of epoch {epoch + 1} is {values['loss']}, not a finite "
-                "number. The best epoch so far is kept. Train again, into another "
-                "--output, with a lower --learning-rate."
-            )
         seconds = round(time.perf_counter() - self._started, 3)
         self._epochs.append({"epoch": epoch + 1, **values, "seconds": seconds})
         self._history.assign(json.dumps(self._epochs))

@@ -29,6 +29,7 @@ from tfrs_selfattn.training.checkpoints import (
     restore_best,
 )
 from tfrs_selfattn.training.config import RunConfig
+from tfrs_selfattn.training.divergence import StopOnDivergence, users_of_batches
 from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.optimizer import make_optimizer
 from tfrs_selfattn.training.replicas import Replicas
@@ -165,7 +166,16 @@ def _train(
             "worker": replicas.worker,
             "num_workers": replicas.num_workers,
         }
-        own: list[Any] = [TrainingSpeed(rows.num_targets), checkpoint]
+        batch_users = None  # of shards nobody knows
+        if isinstance(rows, PackedRows):
+            batch_users = users_of_batches(
+                split, rows, folder.config, times=model.time_aware
+            )
+        own: list[Any] = [
+            StopOnDivergence(steps, batch_users),
+            TrainingSpeed(rows.num_targets),
+            checkpoint,
+        ]
         if replicas.is_chief:
             own.append(
                 keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)
