@@ -4,23 +4,27 @@
     python benchmarks/scale.py shards --output shards.json
 
 `workers` trains the same batches in one process and in two, by
-`MultiWorkerMirroredStrategy` over loopback, and prints the time of a step, and that of
-an exchange of as many numbers as there are weights. On two cores no speed-up is owed.
-`shards` exports one catalogue whole and in shards, serves all by one model server (the
-stock one, else the stand-in of the tests), and asks one request at a time. Vectors and
-events are synthetic.
+`MultiWorkerMirroredStrategy` over loopback, and prints the time of a step, that of an
+exchange of as many numbers as there are weights, and the peak memory of a process. On
+two cores no speed-up is owed. `shards` exports one catalogue whole and in shards,
+serves each form by a model server of its own (the stock one, else the stand-in of the
+tests), and asks one request at a time. Vectors and events are synthetic.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,7 +38,7 @@ STEPS, WARM = 12, 4
 
 
 def worker() -> None:
-    """Trains some steps and, as worker 0, prints the median time of one."""
+    """Trains some steps, and prints the median time of one and the peak of memory."""
     import tensorflow as tf
 
     from tfrs_selfattn import data, training
@@ -88,9 +92,13 @@ def worker() -> None:
             run()[0].numpy()
             took.append(time.perf_counter() - started)
         exchange = float(np.median(took[5:]))
-    if replicas.is_chief:
-        step = float(np.median(seconds[WARM:]))
-        print(json.dumps({"step": step, "weights": weights, "exchange": exchange}))
+    measured = {
+        "step": float(np.median(seconds[WARM:])),
+        "weights": weights,
+        "exchange": exchange,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    print(json.dumps(measured))
 
 
 def workers() -> None:
@@ -113,21 +121,43 @@ def workers() -> None:
                 )
             )
         outputs = [process.communicate()[0] for process in started]
-        return json.loads(outputs[0].splitlines()[-1])
+        seen = [json.loads(output.splitlines()[-1]) for output in outputs]
+        return {**seen[0], "peak_gb": max(each["peak_gb"] for each in seen)}
 
     one, two = run(1), run(2)
     print(
         f"weights: {one['weights']:,}, {one['weights'] * 4 / 1e6:.2f} MB of gradients"
     )
-    print("| workers | ms a step of 32 rows of 100 |")
-    print("|---|---|")
-    print(f"| 1 | {one['step'] * 1e3:.0f} |")
-    print(f"| 2, on the same two cores | {two['step'] * 1e3:.0f} |")
+    print("| workers | ms a step of 32 rows of 100 | peak memory of a process |")
+    print("|---|---|---|")
+    for label, seen in (("1", one), ("2, on the same two cores", two)):
+        print(f"| {label} | {seen['step'] * 1e3:.0f} | {seen['peak_gb']:.2f} GB |")
     exchange = two["exchange"]
     print(
         f"\nAn exchange of the gradients alone: {exchange * 1e3:.1f} ms, "
         f"{exchange / two['step']:.0%} of a step."
     )
+
+
+@contextlib.contextmanager
+def serving(base: Path, models: dict[str, Path], prefix: str) -> Iterator[Any]:
+    """A server of the models whose names begin so."""
+    from tests.serving import model_server
+
+    chosen = {name: path for name, path in models.items() if name.startswith(prefix)}
+    server = model_server.ModelServer(base, chosen)
+    try:
+        server.wait(*chosen)
+        yield server
+    finally:
+        server.stop()
+
+
+def memory_of(server: Any) -> float:
+    """Resident memory of a server, in GB."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    line = next(row for row in status.splitlines() if row.startswith("VmRSS"))
+    return int(line.split()[1]) / 2**20
 
 
 def shards(items: int, requests: int, output: Path | None) -> None:
@@ -165,16 +195,16 @@ def shards(items: int, requests: int, output: Path | None) -> None:
             export_shards(model, base / str(count), num_shards=count, **options)
             for path in (base / str(count)).iterdir():
                 models[f"{count}-{path.name}"] = path
-        server = model_server.ModelServer(base, models)
-        try:
-            server.wait(*models)
-            measured = {"items": items, "cores": os.cpu_count(), "runs": []}
+        measured = {"items": items, "cores": os.cpu_count(), "runs": []}
+        with serving(base, models, "whole") as server:
             with Client(server.address, model="whole", timeout=60) as client:
                 measured["whole_ms"] = times(client.recommend)
-            for count in (1, 2, 4):
+            measured["whole_gb"] = memory_of(server)
+        for count in (1, 2, 4):
+            with serving(base, models, f"{count}-") as server:
+                run: dict[str, object] = {"shards": count}
                 at = f"{server.address}/{count}-"
                 places = [f"{at}shard-{n}-of-{count}" for n in range(count)]
-                run: dict[str, object] = {"shards": count}
                 with ShardedClient.connect(f"{at}query", places, timeout=60) as client:
                     run["merged_ms"] = times(client.recommend)
                 with Client(server.address, model=f"{count}-query", timeout=60) as one:
@@ -185,19 +215,22 @@ def shards(items: int, requests: int, output: Path | None) -> None:
                 ) as client:
                     first = np.array(times(client.recommend))
                 run["one_shard_ms"] = (first - run["query_ms"]).clip(0.01).tolist()
+                run["gb"] = memory_of(server)
                 measured["runs"].append(run)
-        finally:
-            server.stop()
     kind = "stock server" if model_server.STOCK else "STAND-IN server (Python)"
     print(f"{items:,} items x {WIDTH}, exact, {kind}, one request at a time, ms\n")
-    print("| | p50 | p99 | beside the whole index, p50 |")
-    print("|---|---|---|---|")
+    print("| | p50 | p99 | beside the whole index, p50 | memory of the server |")
+    print("|---|---|---|---|---|")
     whole = np.percentile(measured["whole_ms"], [50, 99])
-    print(f"| whole index | {whole[0]:.2f} | {whole[1]:.2f} | |")
+    print(
+        f"| whole index | {whole[0]:.2f} | {whole[1]:.2f} | "
+        f"| {measured['whole_gb']:.2f} GB |"
+    )
     for run in measured["runs"]:
         p50, p99 = np.percentile(run["merged_ms"], [50, 99])
-        label = f"{run['shards']} shards and the query model"
-        print(f"| {label} | {p50:.2f} | {p99:.2f} | {p50 - whole[0]:+.2f} |")
+        label = f"query model, and shards: {run['shards']}"
+        beside = f"{p50 - whole[0]:+.2f} | {run['gb']:.2f} GB"
+        print(f"| {label} | {p50:.2f} | {p99:.2f} | {beside} |")
     if output:
         output.write_text(json.dumps(measured))
 
