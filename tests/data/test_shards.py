@@ -121,6 +121,7 @@ def test_what_was_written_is_read_back(rows, written, split):
         "windows": "sliding",
         "stride": 5,
         "pack": True,
+        "starts": False,
         "seed": 4,
     }
     # Nothing else is left, in the folder or beside it.

@@ -52,11 +52,12 @@ def in_this_process(monkeypatch):
     """Verification without its process, which costs seconds; one test has it."""
     from tfrs_selfattn.export import verification
 
-    def ask(folder, scratch, requests):
-        signatures = tf.saved_model.load(str(folder)).signatures
-        return list(answers_in_text(signatures, requests))
+    monkeypatch.setattr(verification, "ask", ask_in_this_process)
 
-    monkeypatch.setattr(verification, "ask", ask)
+
+def ask_in_this_process(folder, scratch, requests):
+    signatures = tf.saved_model.load(str(folder)).signatures
+    return list(answers_in_text(signatures, requests))
 
 
 def answers_in_text(signatures, requests):

@@ -41,7 +41,7 @@ def test_lists_of_any_length_are_padded_on_the_right():
         serialized(exclude=["a", "b"]),
         b"",
     ]
-    history, exclude, *_, readable = decode_examples(tf.constant(examples))
+    history, exclude, *_, readable, _ = decode_examples(tf.constant(examples))
     assert rows(history) == [[b"item 3", b"item 14"], [b"item 9"], [], []]
     assert rows(exclude) == [[b"item 1"], [], [b"a", b"b"], []]
     assert history.shape == (4, 2)
@@ -50,7 +50,7 @@ def test_lists_of_any_length_are_padded_on_the_right():
 
 def test_features_for_later_are_skipped():
     example = serialized(history=["item 3"], timestamps=[7], request_time=[8], x=["y"])
-    history, *_, readable = decode_examples(tf.constant([example]))
+    history, *_, readable, _ = decode_examples(tf.constant([example]))
     assert rows(history) == [[b"item 3"]]
     assert readable.numpy().all()
 
@@ -58,7 +58,7 @@ def test_features_for_later_are_skipped():
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_bad_example_leaves_its_neighbours_alone(bad):
     others = [GOOD, serialized(history=["x", "y", "z"]), b""]
-    history, exclude, *_, readable = decode_examples(
+    history, exclude, *_, readable, _ = decode_examples(
         tf.constant([bad, others[0], bad, *others[1:], bad])
     )
     assert readable.numpy().tolist() == [False, True, False, True, True, False]
@@ -89,7 +89,7 @@ def test_a_bad_example_is_answered_with_padding(signatures, expected, tiny, bad)
 
 def test_text_that_happens_to_parse_is_an_empty_example():
     """Letters can be valid tags of fields that no tf.Example has."""
-    history, *_, readable = decode_examples(tf.constant([b"item 3,item 14"]))
+    history, *_, readable, _ = decode_examples(tf.constant([b"item 3,item 14"]))
     assert history.shape == (1, 0)
     assert readable.numpy().all()
 

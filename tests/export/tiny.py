@@ -17,6 +17,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)
 
 def make_model(num_items=N, seed=0, preset="sasrec", **options):
     from tfrs_selfattn.models import presets
+    from tfrs_selfattn.models.query_features import nothing_known
 
     tf.keras.utils.set_random_seed(seed)
     model = getattr(presets, preset)(
@@ -27,8 +28,12 @@ def make_model(num_items=N, seed=0, preset="sasrec", **options):
         **options,
     )
     times = tf.zeros([1, 1], tf.int64)
+    history = tf.zeros([1, 1], tf.int32)
     model.query_tower(
-        tf.zeros([1, 1], tf.int32), timestamps=times, request_time=times[0]
+        history,
+        timestamps=times,
+        request_time=times[0],
+        **nothing_known(model.query_tower, history),
     )
     draw = np.random.default_rng(seed)
     # Not the biases and scales of norms: they would drown what the history says.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.cli._evaluation import SHORT
 from tfrs_selfattn.cli._report import Report
 from tfrs_selfattn.cli._tensorflow import start_tensorflow
@@ -34,6 +36,7 @@ from tfrs_selfattn.training.config import FeaturesConfig
 from tfrs_selfattn.training.side_information import SideInformation
 
 if TYPE_CHECKING:
+    from tfrs_selfattn.data.side import ReadColumn
     from tfrs_selfattn.models import SequenceRetrieval
     from tfrs_selfattn.training import TrainingResult
 
@@ -60,8 +63,12 @@ def prepare(
     *,
     items: Path | None = None,
     title_column: str = "title",
+    columns: Mapping[str, ReadColumn] | None = None,
 ) -> Prepared:
-    """Reads the events, orders them by user, holds out the last two of each."""
+    """Reads the events, orders them by user, holds out the last two of each.
+
+    `columns` are further ones of the log to read.
+    """
     path = Path(data.path)
     titles: dict[str, str] = {}
     if items is not None:
@@ -72,6 +79,12 @@ def prepare(
         titles = find_titles(path)
     rows = None
     if is_prepared(path):
+        if columns:
+            raise InputError(
+                "Features of requests and events must be columns of the event log. "
+                f"Received: {', '.join(columns)}, for {path}, which `prepare` wrote "
+                "with users, items and times alone. Train from the event log itself."
+            )
         with report.waiting("Reading what was prepared"):
             log = read_prepared(path)
             split, rows = log.split(), log.rows()
@@ -84,7 +97,9 @@ def prepare(
         )
         with report.waiting("Reading events"):
             split = leave_one_out(
-                build_sequences(events, min_item_events=data.min_item_events)
+                build_sequences(
+                    events, min_item_events=data.min_item_events, columns=columns
+                )
             )
     sequences = split.sequences
     summary = summarize(sequences)

@@ -50,6 +50,7 @@ def evaluate(
     """
     from tfrs_selfattn import evaluation, training
     from tfrs_selfattn.cli import _evaluation as shared
+    from tfrs_selfattn.cli._features import asked_features, side_of_run
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.cli._steps import load_best, prepare
 
@@ -68,17 +69,18 @@ def evaluate(
             f"{source.path}, which does not exist any more. Say where they are with "
             "--data."
         )
+    asked = asked_features(folder.config.features)
     with report.working():
         model = load_best(report, folder)
         other_model = None if other is None else load_best(report, other)
-        prepared = prepare(report, source)
+        prepared = prepare(report, source, columns=asked.columns)
         if training.fingerprint(prepared.sequences) != source.fingerprint:
             raise InputError(
                 f"The events of {source.path} must be those that {run} was trained on. "
                 "Received: other events. Pass the original ones with --data, or train "
                 "again."
             )
-        split = prepared.split
+        split = side_of_run(folder, prepared.split).attach(prepared.split)
         results = shared.evaluate_all(report, model, split, filter_seen=filter_seen)
         ranks = results["model"].ranks
         intervals = evaluation.bootstrap_intervals(ranks)
@@ -92,7 +94,12 @@ def evaluate(
         shared.print_intervals(report, intervals)
         shared.print_groups(report, groups)
         comparison = None
-        if other_model is not None:
+        if other is not None and other_model is not None:
+            # Read again, since other columns may be needed; the cases are the same.
+            columns = asked_features(other.config.features).columns
+            if columns.keys() != asked.columns.keys():
+                prepared = prepare(report, source, columns=columns)
+            split = side_of_run(other, prepared.split).attach(prepared.split)
             compared = shared.evaluate_one(
                 report, f"{against}", other_model.scorer(), split, filter_seen
             )

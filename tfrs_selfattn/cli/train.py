@@ -53,6 +53,27 @@ def train(
             "bucket, text, vector."
         ),
     ] = None,
+    user_features: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known of users, likewise: users.csv:gender=category,"
+            "age=bucket. The id column is --user-column."
+        ),
+    ] = None,
+    context_features: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of the event log that are known when a user asks: "
+            "COLUMN:KIND,… such as device:category,hour:category."
+        ),
+    ] = None,
+    event_features: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of the event log that are known once an event has happened, "
+            "such as price:number[log],rating:number."
+        ),
+    ] = None,
     id_dropout: Annotated[
         float | None,
         typer.Option(
@@ -193,7 +214,14 @@ def train(
 
     started = time.perf_counter()
     report = Report(as_json)
-    asked = asked_features(item_features)
+    asked = asked_features(
+        training.FeaturesConfig(
+            item_features or "",
+            user_features or "",
+            context_features or "",
+            event_features or "",
+        )
+    )
     if id_dropout is None:
         id_dropout = _ID_DROPOUT if item_features is not None else 0.0
     try:
@@ -238,7 +266,13 @@ def train(
         min_item_events=min_item_events,
     )
     with report.working():
-        prepared = prepare(report, source, items=items, title_column=title_column)
+        prepared = prepare(
+            report,
+            source,
+            items=items,
+            title_column=title_column,
+            columns=asked.columns,
+        )
         features, side = read_side_information(report, asked, source, prepared.split)
         if attention_images:
             _check_images(report, attention_images, preset)
@@ -257,7 +291,7 @@ def train(
         result = fit(
             report,
             folder,
-            prepared.split,
+            side.attach(prepared.split),
             prepared.rows,
             attention_images=attention_images,
             strategy=distribution,

@@ -50,7 +50,9 @@ _DECLARATIONS = {
     "PredictionLog": "predict_log 6 PredictLog|",
     "BytesList": "value 1 bytes*",
     "Int64List": "value 1 int64*",
-    "Feature": "bytes_list 1 BytesList|, int64_list 3 Int64List|",
+    "FloatList": "value 1 float*",
+    "Feature": "bytes_list 1 BytesList|, float_list 2 FloatList|, "
+    "int64_list 3 Int64List|",
     "Features": "feature 1 Feature{}",
     "Example": "features 1 Features",
 }

@@ -125,13 +125,17 @@ def _from_text(value: Any) -> Any:
 
 
 def example(
-    ids: Mapping[str, Sequence[bytes]], times: Mapping[str, Sequence[int]]
+    ids: Mapping[str, Sequence[bytes]],
+    times: Mapping[str, Sequence[int]],
+    numbers: Mapping[str, Sequence[float]] | None = None,
 ) -> bytes:
-    """A serialized tf.Example with lists of bytes and lists of integers."""
+    """A serialized tf.Example with lists of bytes, of integers and of floats."""
     proto = message("Example")()
     for name, items in ids.items():
         proto.features.feature[name].bytes_list.value.extend(items)
     for name, moments in times.items():
         proto.features.feature[name].int64_list.value.extend(moments)
+    for name, values in (numbers or {}).items():
+        proto.features.feature[name].float_list.value.extend(values)
     serialized: bytes = proto.SerializeToString(deterministic=True)
     return serialized

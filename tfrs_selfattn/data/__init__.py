@@ -24,6 +24,7 @@ _EXPORTS = {
     "PreparedLog": "prepared",
     "Sequences": "sequences",
     "ShardedRows": "shards",
+    "SideTable": "side",
     "Split": "splits",
     "Vocabulary": "vocabulary",
     "Windows": "windows",
@@ -47,6 +48,7 @@ _EXPORTS = {
     "temporal_split": "splits",
     "training_dataset": "pipelines",
     "training_windows": "windows",
+    "with_sides": "side",
     "write_shards": "shards",
 }
 

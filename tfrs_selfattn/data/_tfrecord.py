@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,17 @@ _POLYNOMIAL = 0x82F63B78  # Castagnoli's, its bits reversed.
 _MASK = 0xA282EAD8
 
 
-def frame_type(columns: Mapping[str, str], row_length: int) -> np.dtype[np.void]:
-    """The type of one framed record: named columns of `row_length` values each."""
-    fields = [
-        (name, np.dtype(dtype).newbyteorder("<"), (row_length,))
-        for name, dtype in columns.items()
-    ]
+def frame_type(
+    columns: Mapping[str, str], row_length: int, widths: Mapping[str, int]
+) -> np.dtype[np.void]:
+    """The type of one framed record: named columns of `row_length` values each.
+
+    Of a column with a width each value is so many numbers.
+    """
+    fields: list[Any] = []
+    for name, dtype in columns.items():
+        shape = (row_length, widths[name]) if name in widths else (row_length,)
+        fields.append((name, np.dtype(dtype).newbyteorder("<"), shape))
     return np.dtype([("_length", "<u8"), ("_check", "<u4"), *fields, ("_end", "<u4")])
 
 

@@ -56,6 +56,7 @@ def bucket_rows(
     windows: str = "all",
     stride: int | None = None,
     times: bool = False,
+    starts: bool = False,
     seed: int = 0,
 ) -> BucketedRows:
     """Makes training rows, each in the narrowest bucket that holds its window.
@@ -68,10 +69,11 @@ def bucket_rows(
         windows: str. As of `pack_rows`. Defaults to `"all"`.
         stride: int or None. As of `pack_rows`. Defaults to `None`.
         times: bool. Also give timestamps and request times. Defaults to `False`.
+        starts: bool. As of `pack_rows`. Defaults to `False`.
         seed: int. The order of rows. Defaults to `0`.
     """
     cut = learnable_windows(
-        split, row_length=row_length, windows=windows, stride=stride
+        split, row_length=row_length, windows=windows, stride=stride, starts=starts
     )
     edges = _widths(row_length, widths)
     bucket = np.searchsorted(edges, cut.lengths)  # [W], the narrowest that fits

@@ -67,23 +67,48 @@ class Events:
             seconds.alias("timestamp"),
         ]
 
-    def collect(self) -> pl.DataFrame:
+    def collect(self, more: Sequence[str] = ()) -> pl.DataFrame:
         """Reads and checks all events; ids come as categorical columns.
 
+        Args:
+            more: columns of the log to read beside, as they are; they come as
+                `"more/NAME"`. Defaults to `()`.
+
         Raises:
-            InputError: at the first row with an id or time that cannot be used.
+            InputError: at the first row with an id or time that cannot be used, or when
+                a column is absent.
         """
         categorical = pl.col("user_id", "item_id").cast(pl.Categorical)
+        canonical = ("user_id", "item_id", "timestamp")
         try:
-            log = self.frame.with_columns(categorical).collect(engine="streaming")
+            events = self._with_more(more).with_columns(categorical)
+            log: pl.DataFrame = events.collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
             raise _faults.unreadable(self, error) from None
-        if _faults.has_faults(log):
+        if _faults.has_faults(log.select(canonical)):
             _faults.raise_first(self)
-            log = log.drop_nulls()  # Only blank lines were at fault.
+            log = log.drop_nulls(canonical)  # Only blank lines were at fault.
         if log.is_empty():
             raise _faults.no_events(self.name)
         return log
+
+    def _with_more(self, more: Sequence[str]) -> pl.LazyFrame:
+        """`frame` with further columns of the log."""
+        for table in self.tables:
+            for column in more:
+                if column not in table.schema():
+                    raise InputError(
+                        f"{table.name} must have the column {column!r} of a feature. "
+                        f"Received: columns {', '.join(table.schema())}. Correct the "
+                        "name, or leave the feature out."
+                    )
+        others = [pl.col(column).alias(f"more/{column}") for column in more]
+        return pl.concat(
+            [
+                table.frame.select([*self.columns(table), *others])
+                for table in self.tables
+            ]
+        )
 
     def _holds_numbers(self, table: Table) -> bool:
         first = table.frame.select(self.time_column).drop_nulls()

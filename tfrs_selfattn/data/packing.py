@@ -7,7 +7,8 @@ way to save padding, rows of several widths, is `bucketing.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.data._placement import place
+from tfrs_selfattn.data.side import of_pairs, side_columns
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.data.windows import Windows, training_windows
 
@@ -33,6 +35,8 @@ class PackedRows:
             0 in padding. Defaults to `None`.
         request_times: int64 `[R, T]`, or None without times. Unix seconds of the item
             after each input: when it was asked for. Defaults to `None`.
+        sides: by name, further columns `[R, T, …]`, 0 in padding: what is known beside
+            ids, see `tfrs_selfattn.data.with_sides`. Defaults to none.
     """
 
     items: npt.NDArray[np.int32]
@@ -40,6 +44,7 @@ class PackedRows:
     segment_ids: npt.NDArray[np.int32]
     timestamps: npt.NDArray[np.int64] | None = None
     request_times: npt.NDArray[np.int64] | None = None
+    sides: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -69,7 +74,8 @@ class PackedRows:
             "timestamps": self.timestamps,
             "request_times": self.request_times,
         }
-        return {name: each for name, each in columns.items() if each is not None}
+        found = {name: each for name, each in columns.items() if each is not None}
+        return {**found, **self.sides}
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,12 @@ class RowPlan:
 
     def lay_out(self, start: int, stop: int) -> PackedRows:
         """Makes the rows `start:stop`."""
-        rows = empty_rows(stop - start, self.row_length, times=self.times)
+        rows = empty_rows(
+            stop - start,
+            self.row_length,
+            times=self.times,
+            sides=side_columns(self.split),
+        )
         for first in range(start, stop, self._chunk):
             last = min(first + self._chunk, stop)
             self._fill(
@@ -152,8 +163,9 @@ class RowPlan:
         """The users with a window in any of these rows, ascending: int64 `[n]`."""
         starts = self.windows.starts[np.isin(self.rows, rows)]
         offsets = self.split.sequences.offsets
+        # By the first target: a window may start one before the events of its user.
         # Users without an event own an empty slice; the last of equal offsets has one.
-        return np.unique(np.searchsorted(offsets, starts, side="right") - 1)
+        return np.unique(np.searchsorted(offsets, starts + 1, side="right") - 1)
 
     @property
     def _chunk(self) -> int:
@@ -173,16 +185,24 @@ class RowPlan:
         slots = np.repeat(first_slots, lengths) + within
         learned = within >= np.repeat(contexts, lengths)
         log = self.split.sequences
+        # One before a user's first event there is no input; see `training_windows`.
+        blank = np.zeros(log.num_events + 1, bool)
+        blank[log.offsets[:-1]] = True
+        blank = np.repeat(blank[self.windows.starts[part] + 1], lengths) & (within == 0)
         values: dict[str, npt.NDArray[Any]] = {
-            "history": log.items[source],
+            "history": np.where(blank, 0, log.items[source]),
             "targets": np.where(learned, log.items[source + 1], 0),
             "segment_ids": np.repeat(self.segments[part], lengths),
         }
         if self.times:
-            values["timestamps"] = log.timestamps[source]
+            values["timestamps"] = np.where(blank, 0, log.timestamps[source])
             values["request_times"] = log.timestamps[source + 1]
+        values |= of_pairs(log.sides, source, blank)
         for name, value in values.items():
-            features[name].reshape(-1)[slots] = value
+            column = features[name]
+            # Not -1 for all slots: a column may have no width.
+            shape = column.shape[0] * column.shape[1], *column.shape[2:]
+            column.reshape(shape)[slots] = value
 
 
 def pack_rows(
@@ -193,6 +213,7 @@ def pack_rows(
     stride: int | None = None,
     pack: bool = True,
     times: bool = False,
+    starts: bool = False,
     seed: int = 0,
 ) -> PackedRows:
     """Makes training rows of the training part of every user, in random order.
@@ -208,6 +229,8 @@ def pack_rows(
             window a row, padded on the left. Defaults to `True`.
         times: bool. Also give timestamps and request times, which a time-aware model
             needs. Defaults to `False`.
+        starts: bool. Also train each user's first item, after no input: for models that
+            know more of a request than its history. Defaults to `False`.
         seed: int. Which users share a row, and the order of rows. Defaults to `0`.
     """
     plan = plan_rows(
@@ -217,6 +240,7 @@ def pack_rows(
         stride=stride,
         pack=pack,
         times=times,
+        starts=starts,
         seed=seed,
     )
     return plan.lay_out(0, plan.num_rows)
@@ -230,11 +254,12 @@ def plan_rows(
     stride: int | None,
     pack: bool,
     times: bool,
+    starts: bool,
     seed: int,
 ) -> RowPlan:
     """Decides what `pack_rows` lays out; the same arguments, the same rows."""
     cut = learnable_windows(
-        split, row_length=row_length, windows=windows, stride=stride
+        split, row_length=row_length, windows=windows, stride=stride, starts=starts
     )
     return RowPlan.make(
         split, cut, row_length=row_length, pack=pack, times=times, seed=seed
@@ -242,14 +267,16 @@ def plan_rows(
 
 
 def learnable_windows(
-    split: Split, *, row_length: int, windows: str, stride: int | None
+    split: Split, *, row_length: int, windows: str, stride: int | None, starts: bool
 ) -> Windows:
     """`training_windows`, of which there must be one.
 
     Raises:
         InputError: when there is none.
     """
-    cut = training_windows(split, row_length=row_length, windows=windows, stride=stride)
+    cut = training_windows(
+        split, row_length=row_length, windows=windows, stride=stride, starts=starts
+    )
     if len(cut) == 0:
         raise InputError(
             "There is nothing to train on: a user needs at least two training events, "
@@ -260,11 +287,16 @@ def learnable_windows(
     return cut
 
 
-def empty_rows(num_rows: int, row_length: int, *, times: bool) -> PackedRows:
-    """Rows of nothing but padding."""
+def empty_rows(
+    num_rows: int,
+    row_length: int,
+    *,
+    times: bool,
+    sides: Mapping[str, tuple[str, int]],
+) -> PackedRows:
+    """Rows of nothing but padding; further columns have a type and a width."""
     shape = num_rows, row_length
     items, targets, segment_ids = (np.zeros(shape, np.int32) for _ in range(3))
-    if not times:
-        return PackedRows(items, targets, segment_ids)
-    stamps, requests = (np.zeros(shape, np.int64) for _ in range(2))
-    return PackedRows(items, targets, segment_ids, stamps, requests)
+    stamps, requests = (np.zeros(shape, np.int64) if times else None for _ in range(2))
+    more = {n: np.zeros([*shape, width], kind) for n, (kind, width) in sides.items()}
+    return PackedRows(items, targets, segment_ids, stamps, requests, more)

@@ -1,13 +1,14 @@
 """TensorFlow datasets over training rows and held-out cases.
 
-The only module of this package that needs TensorFlow. The order of training batches
-depends on the seed and the epoch alone, so a resumed run sees what it would have seen,
-from memory as from shards: rows lie in blocks, which are the shards on disk; an epoch
-takes the blocks in random order and the rows of each block in random order.
+With `_shuffling.py` all of this package that needs TensorFlow. The order of training
+batches depends on the seed and the epoch alone, so a resumed run sees what it would
+have seen, from memory as from shards: rows lie in blocks, which are the shards on disk;
+an epoch takes the blocks in random order and the rows of each block in random order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,14 +17,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError, check_positive_int
+from tfrs_selfattn.data._shuffling import rows_at, rows_of_block, shuffled
 from tfrs_selfattn.data.bucketing import BucketedRows
 from tfrs_selfattn.data.packing import PackedRows
 from tfrs_selfattn.data.shards import ShardedRows
+from tfrs_selfattn.data.side import EVENT, PARTS, grouped, of_cases
 from tfrs_selfattn.data.splits import EvaluationSet
 
 _READERS = 2  # Shards that are read at a time, and so held in memory.
-_ROUNDS = 16  # Of the cipher that shuffles.
-_NO_BLOCK = -1  # In a seed, where the order of rows has the number of their block.
 
 
 def steps_per_epoch(
@@ -93,7 +94,9 @@ def training_dataset(
 
     Returns:
         dataset of `{"history", "targets", "segment_ids"}`, each int32 `[b, T]`, and
-        where the rows have times `{"timestamps", "request_times"}`, int64 `[b, T]`.
+        where the rows have times `{"timestamps", "request_times"}`, int64 `[b, T]`,
+        where they have features `{"query_features", "event_features"}`, each (tokens
+        int32 `[b, T, L]`, weights float32 `[b, T, L]`, numbers float32 `[b, T, F]`).
     """
     steps = steps_per_epoch(rows, batch_size, num_workers=num_workers)
     if isinstance(rows, ShardedRows):
@@ -115,7 +118,7 @@ def training_dataset(
     numbers = tf.data.Dataset.counter(start_epoch * steps)
     part = (worker, num_workers)
     return numbers.map(
-        lambda number: batch(number // steps, number % steps, part),
+        lambda number: grouped(batch(number // steps, number % steps, part)),
         num_parallel_calls=2,
         deterministic=True,
     ).prefetch(2)
@@ -135,7 +138,7 @@ def rows_of_step(
     """
     start = step * batch_size
     places = tf.range(start, min(start + batch_size, len(rows)), dtype=tf.int64)
-    chosen: npt.NDArray[np.int64] = _rows_at(
+    chosen: npt.NDArray[np.int64] = rows_at(
         places,
         num_rows=len(rows),
         block=len(rows),
@@ -168,32 +171,40 @@ def evaluation_dataset(
     Returns:
         dataset of `{"history": int32 [b, longest], "target": int32 [b]}`, whole
         histories padded on the left to the longest of the batch; with `times` also
-        `{"timestamps": int64 [b, longest], "request_time": int64 [b]}`, Unix seconds.
+        `{"timestamps": int64 [b, longest], "request_time": int64 [b]}`, Unix seconds;
+        where the log has features also `query_features` of `[b]` and `event_features`
+        of `[b, longest]`, as in `training_dataset`.
     """
     batch_size = check_positive_int("batch_size", batch_size)
     starts = range(0, len(cases), batch_size)
 
-    def batches() -> Iterator[dict[str, npt.NDArray[Any]]]:
+    def batches() -> Iterator[dict[str, Any]]:
         for start in starts:
             size = min(batch_size, len(cases) - start)
             first = start + size * worker // num_workers
             stop = start + size * (worker + 1) // num_workers
-            batch: dict[str, npt.NDArray[Any]] = {
+            batch: dict[str, Any] = {
                 "history": cases.padded_histories(first, stop),
                 "target": cases.targets[first:stop],
             }
             if times:
                 batch["timestamps"] = cases.padded_timestamps(first, stop)
                 batch["request_time"] = cases.request_times[first:stop]
-            yield batch
+            yield {**batch, **of_cases(cases, first, stop)}
 
-    signature = {
+    signature: dict[str, Any] = {
         "history": tf.TensorSpec([None, None], tf.int32),
         "target": tf.TensorSpec([None], tf.int32),
     }
     if times:
         signature["timestamps"] = tf.TensorSpec([None, None], tf.int64)
         signature["request_time"] = tf.TensorSpec([None], tf.int64)
+    for name, table in cases.sequences.sides.items():
+        lead = [None, None] if name == EVENT else [None]
+        kinds = zip(PARTS, (tf.int32, tf.float32, tf.float32), strict=True)
+        signature[name] = tuple(
+            tf.TensorSpec([*lead, table.widths[part]], kind) for part, kind in kinds
+        )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(starts)))
 
@@ -219,9 +230,7 @@ def _batches_of(rows: PackedRows, *, batch_size: int, seed: int, block: int) -> 
             start + size * worker // num_workers,
             start + size * (worker + 1) // num_workers,
         )
-        chosen = _rows_at(
-            places, num_rows=num_rows, block=block, seed=seed, epoch=epoch
-        )
+        chosen = rows_at(places, num_rows=num_rows, block=block, seed=seed, epoch=epoch)
         return {name: tf.gather(column, chosen) for name, column in columns.items()}
 
     return batch
@@ -243,7 +252,7 @@ def _bucketed(rows: BucketedRows, *, batch_size: int, seed: int, steps: int) -> 
     def batch(
         epoch: tf.Tensor, step: tf.Tensor, part: tuple[int, int]
     ) -> dict[str, tf.Tensor]:
-        step = _shuffled(step, size=steps, seed=seed, epoch=epoch)
+        step = shuffled(step, size=steps, seed=seed, epoch=epoch)
         bucket = tf.searchsorted(stops, step[tf.newaxis], side="right")[0]
         within = step - tf.gather(stops - bucket_steps, bucket)
         chosen: dict[str, tf.Tensor] = tf.switch_case(
@@ -306,12 +315,12 @@ def _streamed(
 
     def read(epoch: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
         """The records of the shard whose turn it is, shuffled: string `[n]`."""
-        shard = _shuffled(turn, size=num_shards, seed=seed, epoch=epoch)
+        shard = shuffled(turn, size=num_shards, seed=seed, epoch=epoch)
         size = tf.gather(sizes, shard)
         records = tf.data.TFRecordDataset(tf.gather(paths, shard))
         whole = records.batch(rows.rows_per_shard).get_single_element()
         within = tf.range(size)
-        order = _rows_of_block(
+        order = rows_of_block(
             within,
             tf.fill(tf.shape(within), shard * num_workers + worker),
             tf.fill(tf.shape(within), size),
@@ -337,7 +346,7 @@ def _streamed(
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return (
         batches.map(
-            lambda records: _decode(rows, records),
+            lambda records: grouped(_decode(rows, records)),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -350,74 +359,24 @@ def _decode(rows: ShardedRows, records: tf.Tensor) -> dict[str, tf.Tensor]:
     """The columns of records, string `[b]`: each `[b, T]`."""
     length = rows.row_length
     words = tf.io.decode_raw(records, tf.int32, little_endian=True)
-    sizes = [tf.as_dtype(dtype).size // 4 for dtype in rows.columns.values()]
+    shapes = {
+        name: [length] if name not in rows.widths else [length, rows.widths[name]]
+        for name in rows.columns
+    }
+    # How many words a value takes: 2 for what has 64 bits.
+    per_value = {
+        name: tf.as_dtype(dtype).size // 4 for name, dtype in rows.columns.items()
+    }
+    sizes = {name: per_value[name] * math.prod(shapes[name]) for name in shapes}
     # Of no records TensorFlow cannot tell how long they are.
-    words = tf.reshape(words, [tf.size(records), sum(sizes) * length])  # [b, words]
+    words = tf.reshape(words, [tf.size(records), sum(sizes.values())])  # [b, words]
     batch, first = {}, 0
     for name, dtype in rows.columns.items():
-        per_value = tf.as_dtype(dtype).size // 4
-        column = words[:, first : first + per_value * length]
-        if per_value == 2:
-            pairs = tf.reshape(column, [-1, length, 2])
-            column = tf.bitcast(pairs, dtype)
-        batch[name] = tf.ensure_shape(column, [None, length])
-        first += per_value * length
+        shape, size = shapes[name], sizes[name]
+        column = words[:, first : first + size]
+        column = tf.reshape(
+            column, [tf.shape(words)[0], *shape, *([2] if per_value[name] == 2 else [])]
+        )
+        batch[name] = tf.ensure_shape(tf.bitcast(column, dtype), [None, *shape])
+        first += size
     return batch
-
-
-def _shuffled(place: tf.Tensor, *, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """What stands at `place` when 0 … size - 1, blocks or batches, are shuffled."""
-    return _index_shuffle(
-        place,
-        tf.stack([tf.constant(seed, tf.int64), epoch, _NO_BLOCK]),
-        tf.constant(size - 1, tf.int64),
-    )
-
-
-def _rows_of_block(
-    within: tf.Tensor,
-    block: tf.Tensor,
-    size: tf.Tensor,
-    *,
-    seed: int,
-    epoch: tf.Tensor,
-) -> tf.Tensor:
-    """Which rows of their block come at these places in it; all int64 `[b]`."""
-    seeds = [
-        tf.fill(tf.shape(block), each) for each in (tf.cast(seed, tf.int64), epoch)
-    ]
-    return _index_shuffle(within, tf.stack([*seeds, block], axis=1), size - 1)
-
-
-def _index_shuffle(place: tf.Tensor, seed: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    """A permutation of 0 … last for each seed, int64 `[3]` or `[b, 3]`."""
-    # Not `tf.random.experimental.index_shuffle`: it refuses a seed for each place, and
-    # its 4 rounds leave neighbours of one epoch together in the next, once there are
-    # tens of thousands. From 8 rounds on nothing of that is seen.
-    return tf.raw_ops.RandomIndexShuffle(
-        index=place, seed=seed, max_index=last, rounds=_ROUNDS
-    )
-
-
-def _rows_at(
-    places: tf.Tensor, *, num_rows: int, block: int, seed: int, epoch: tf.Tensor
-) -> tf.Tensor:
-    """Which rows come at these places of an epoch: int64 `[b]`.
-
-    Args:
-        places: int64 `[b]`, from 0 to `num_rows` - 1.
-        num_rows: int. R.
-        block: int. Rows in a block; the last one may be smaller.
-        seed: int.
-        epoch: int64 scalar.
-    """
-    num_blocks = -(-num_rows // block)
-    numbers = tf.range(num_blocks, dtype=tf.int64)
-    order = _shuffled(numbers, size=num_blocks, seed=seed, epoch=epoch)
-    sizes = tf.minimum(tf.constant(block, tf.int64), num_rows - order * block)
-    stops = tf.cumsum(sizes)
-    turn = tf.searchsorted(stops, places, side="right")
-    chosen, size = tf.gather(order, turn), tf.gather(sizes, turn)
-    within = places - (tf.gather(stops, turn) - size)
-    inside = _rows_of_block(within, chosen, size, seed=seed, epoch=epoch)
-    return chosen * block + inside

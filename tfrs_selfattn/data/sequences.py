@@ -6,7 +6,9 @@ no Python objects. Splitting and padding are not done here: see `splits.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ import polars as pl
 from tfrs_selfattn._checks import InputError, check_positive_int
 from tfrs_selfattn.data.events import Events
 from tfrs_selfattn.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tfrs_selfattn.data.side import SideTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,10 @@ class Sequences:
         items: int32 `[E]`. Item indices, 1 to N.
         timestamps: int64 `[E]`. Unix seconds.
         vocabulary: the meaning of the item indices.
+        columns: by name, raw values `[E]` of further columns of the log. Defaults to
+            none.
+        sides: what is known of events and requests beside ids, encoded; see
+            `tfrs_selfattn.data.with_sides`. Defaults to none.
     """
 
     user_ids: pl.Series
@@ -35,6 +44,8 @@ class Sequences:
     items: npt.NDArray[np.int32]
     timestamps: npt.NDArray[np.int64]
     vocabulary: Vocabulary
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    sides: Mapping[str, SideTable] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -91,7 +102,11 @@ class EventSummary:
 
 
 def build_sequences(
-    events: Events, *, min_item_events: int = 1, min_user_events: int = 1
+    events: Events,
+    *,
+    min_item_events: int = 1,
+    min_user_events: int = 1,
+    columns: Mapping[str, Callable[[pl.Series, str], npt.NDArray[Any]]] | None = None,
 ) -> Sequences:
     """Orders the events of every user by time.
 
@@ -102,10 +117,18 @@ def build_sequences(
         events: the log, from `read_events` or `events_from_frame`.
         min_item_events: int. Defaults to `1`.
         min_user_events: int. Defaults to `1`.
+        columns: further columns of the log to read, by name a function from the column
+            and the log's name to checked values of its rows, such as `Feature.read`.
+            None reads none. Defaults to `None`.
     """
     min_item_events = check_positive_int("min_item_events", min_item_events)
     min_user_events = check_positive_int("min_user_events", min_user_events)
-    log = events.collect()
+    readers = columns or {}
+    log = events.collect(tuple(readers))
+    values = {
+        name: read(log[f"more/{name}"].alias(name), events.name)
+        for name, read in readers.items()
+    }
     users, user_ids = _codes(log["user_id"])
     items, item_ids = _codes(log["item_id"])
     times = log["timestamp"].to_numpy()
@@ -114,6 +137,7 @@ def build_sequences(
     keep = _frequent(users, items, min_user_events, min_item_events)
     if keep is not None:
         users, items, times = users[keep], items[keep], times[keep]
+        values = {name: column[keep] for name, column in values.items()}
     if len(items) == 0:
         raise InputError(
             f"No events are left in {events.name}. Received: "
@@ -132,6 +156,7 @@ def build_sequences(
         items=item_indices[items[order]],
         timestamps=times[order],
         vocabulary=vocabulary,
+        columns={name: column[order] for name, column in values.items()},
     )
 
 

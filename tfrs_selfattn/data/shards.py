@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from tfrs_selfattn._checks import InputError, check_positive_int
 from tfrs_selfattn._locks import try_lock
 from tfrs_selfattn.data._tfrecord import frame_type, seal
 from tfrs_selfattn.data.packing import PackedRows, RowPlan, empty_rows, plan_rows
+from tfrs_selfattn.data.side import side_columns
 from tfrs_selfattn.data.splits import Split
 
-FORMAT = 1  # Raised when an older reader could not make sense of the files.
+# Raised when an older reader could not make sense of the files.
+FORMAT, _WITH_FEATURES = 1, 2
 _MANIFEST = "manifest.json"
 
 
@@ -41,8 +43,10 @@ class ShardedRows:
         num_targets: int. Targets to learn in one epoch.
         num_items: int. N, the size of the vocabulary behind the item indices.
         columns: dict from the name of a column to its type, in the order of a record.
-        options: dict. How the rows were made: windows, stride, pack, seed.
+        options: dict. How the rows were made: windows, stride, pack, starts, seed.
         metadata: dict. What the writer wished to note.
+        widths: dict from the name of a column of features to the numbers of each of its
+            values. Defaults to none.
     """
 
     path: Path
@@ -54,6 +58,7 @@ class ShardedRows:
     columns: Mapping[str, str]
     options: Mapping[str, Any]
     metadata: Mapping[str, Any]
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(self.shard_rows)
@@ -67,11 +72,15 @@ class ShardedRows:
     def load(self) -> PackedRows:
         """Reads all rows into memory, without TensorFlow."""
         rows = empty_rows(
-            len(self), self.row_length, times="timestamps" in self.columns
+            len(self),
+            self.row_length,
+            times="timestamps" in self.columns,
+            sides={n: (self.columns[n], width) for n, width in self.widths.items()},
         )
+        frame = frame_type(self.columns, self.row_length, self.widths)
         start = 0
         for path, count in zip(self.paths, self.shard_rows, strict=True):
-            records = np.fromfile(path, frame_type(self.columns, self.row_length))
+            records = np.fromfile(path, frame)
             for name, column in rows.features.items():
                 column[start : start + count] = records[name]
             start += count
@@ -87,6 +96,7 @@ def write_shards(
     stride: int | None = None,
     pack: bool = True,
     times: bool = False,
+    starts: bool = False,
     seed: int = 0,
     rows_per_shard: int = 16_384,
     metadata: Mapping[str, Any] | None = None,
@@ -105,9 +115,11 @@ def write_shards(
         stride: int or None. As of `pack_rows`. Defaults to `None`.
         pack: bool. As of `pack_rows`. Defaults to `True`.
         times: bool. As of `pack_rows`. Defaults to `False`.
+        starts: bool. As of `pack_rows`. Defaults to `False`.
         seed: int. As of `pack_rows`. Defaults to `0`.
         rows_per_shard: int. More shuffle better and need more memory: a reader holds
-            two shards, each of 12 bytes a slot, or 28 with times. Defaults to `16384`.
+            two shards, each of 12 bytes a slot, or 28 with times, and with features 8
+            for each token and 4 for each number. Defaults to `16384`.
         metadata: dict of what JSON can hold, kept in the manifest. None keeps nothing.
             Defaults to `None`.
         progress: function or None. Called after each shard with the number of rows
@@ -131,9 +143,16 @@ def write_shards(
         stride=stride,
         pack=pack,
         times=times,
+        starts=starts,
         seed=seed,
     )
-    options = {"windows": windows, "stride": stride, "pack": pack, "seed": seed}
+    options = {
+        "windows": windows,
+        "stride": stride,
+        "pack": pack,
+        "starts": starts,
+        "seed": seed,
+    }
     part = folder.with_name(f".{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +199,10 @@ def read_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> Shar
     path = Path(folder)
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
+        expected = _WITH_FEATURES if manifest.get("widths") else FORMAT
+        if manifest["format"] != expected:
             raise InputError(
-                f"{path} must have format {FORMAT}. Received: format "
+                f"{path} must have format {expected}. Received: format "
                 f"{manifest['format']}, of another version of tfrs_selfattn. Write "
                 "the shards again."
             )
@@ -197,6 +217,7 @@ def read_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> Shar
             columns=manifest["columns"],
             options=manifest["options"],
             metadata=manifest["metadata"],
+            widths=manifest.get("widths", {}),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -206,7 +227,7 @@ def read_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> Shar
             f"{_MANIFEST} cannot be used ({error}). Check the path, or write the "
             "shards again."
         ) from None
-    frame = frame_type(rows.columns, rows.row_length)
+    frame = frame_type(rows.columns, rows.row_length, rows.widths)
     for file, shard in zip(rows.paths, shards, strict=True):
         _check_file(file, shard["rows"] * frame.itemsize, shard["sha256"], verify)
     return rows
@@ -244,6 +265,7 @@ def _write(
         columns=columns,
         options=options,
         metadata=metadata,
+        widths={name: width for name, (_, width) in side_columns(plan.split).items()},
     )
 
 
@@ -258,15 +280,17 @@ def write_manifest(
     columns: Mapping[str, str],
     options: Mapping[str, Any],
     metadata: Mapping[str, Any],
+    widths: Mapping[str, int] | None = None,
 ) -> None:
     """Writes what `read_shards` reads first; `shards` have `rows` and `sha256`."""
     manifest = {
-        "format": FORMAT,
+        "format": _WITH_FEATURES if widths else FORMAT,
         "row_length": row_length,
         "rows_per_shard": rows_per_shard,
         "num_targets": num_targets,
         "num_items": num_items,
         "columns": columns,
+        "widths": dict(widths or {}),
         "options": options,
         "metadata": metadata,
         "shards": shards,
@@ -278,7 +302,8 @@ def write_manifest(
 def write_records(path: Path, rows: PackedRows) -> None:
     """Writes rows as TFRecords, all of them at once."""
     columns = {name: str(each.dtype) for name, each in rows.features.items()}
-    frames = np.zeros(len(rows), frame_type(columns, rows.row_length))
+    widths = {name: int(each.shape[2]) for name, each in rows.sides.items()}
+    frames = np.zeros(len(rows), frame_type(columns, rows.row_length, widths))
     for name, column in rows.features.items():
         frames[name] = column
     seal(frames)

@@ -86,15 +86,19 @@ class Split:
     validation: EvaluationSet
     test: EvaluationSet
 
+    def in_training(self) -> npt.NDArray[np.bool_]:
+        """Returns which events are trained on, bool `[E]`."""
+        # +1 where a training part begins, -1 where it stops: the sum is 1 inside.
+        inside = np.zeros(self.sequences.num_events + 1, np.int8)
+        np.add.at(inside, self.sequences.offsets[:-1], 1)
+        np.add.at(inside, self.train_stop, -1)
+        found: npt.NDArray[np.bool_] = np.cumsum(inside, dtype=np.int8)[:-1] == 1
+        return found
+
     def train_counts(self) -> npt.NDArray[np.int64]:
         """Returns the training events of each item index, int64 `[N + 1]`."""
-        sequences = self.sequences
-        # +1 where a training part begins, -1 where it stops: the sum is 1 inside.
-        inside = np.zeros(sequences.num_events + 1, np.int8)
-        np.add.at(inside, sequences.offsets[:-1], 1)
-        np.add.at(inside, self.train_stop, -1)
-        items = sequences.items[np.cumsum(inside, dtype=np.int8)[:-1] == 1]
-        return np.bincount(items, minlength=len(sequences.vocabulary) + 1)
+        items = self.sequences.items[self.in_training()]
+        return np.bincount(items, minlength=len(self.sequences.vocabulary) + 1)
 
     def unknown_targets(self, cases: EvaluationSet) -> npt.NDArray[np.bool_]:
         """Which cases' targets have no training event, bool `[C]`.

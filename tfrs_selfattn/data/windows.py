@@ -22,7 +22,9 @@ class Windows:
 
     Args:
         starts: int64 `[W]`. Where each window's first input stands in
-            `sequences.items`; the target of an input is the item after it.
+            `sequences.items`; the target of an input is the item after it. One before
+            a user's first event stands for no input: see `starts` of
+            `training_windows`.
         lengths: int64 `[W]`. Inputs in each window, at least 1.
         contexts: int64 `[W]`. So many of a window's oldest inputs are there to be
             attended to only: another window has their targets.
@@ -46,6 +48,7 @@ def training_windows(
     row_length: int,
     windows: str = "all",
     stride: int | None = None,
+    starts: bool = False,
 ) -> Windows:
     """Cuts each user's training part into windows of at most `row_length` inputs.
 
@@ -65,9 +68,11 @@ def training_windows(
         windows: str, `"all"`, `"sliding"` or `"newest"`. Defaults to `"all"`.
         stride: int from 1 to `row_length`, for `"sliding"` only. None takes half of
             `row_length`. Defaults to `None`.
+        starts: bool. Put a pair of no input and the first item before those of each
+            user: what is to be recommended to an empty history. Defaults to `False`.
     """
     step = check_windows(row_length, windows, stride)
-    offsets = split.sequences.offsets[:-1]
+    offsets = split.sequences.offsets[:-1] - int(starts)
     pairs = np.maximum(split.train_stop - offsets - 1, 0)  # [U]
     more = -(-np.maximum(pairs - row_length, 0) // step)
     per_user = np.where(pairs > 0, 1 + more, 0)
@@ -77,12 +82,12 @@ def training_windows(
     # 0 for the newest window of a user, 1 for the one before, …
     age = np.arange(len(users)) - np.repeat(np.cumsum(per_user) - per_user, per_user)
     stops = pairs[users] - age * step
-    starts = np.maximum(stops - row_length, 0)
+    firsts = np.maximum(stops - row_length, 0)
     # The oldest window trains all it has: nobody else does.
     oldest = age == per_user[users] - 1
     return Windows(
-        starts=offsets[users] + starts,
-        lengths=stops - starts,
+        starts=offsets[users] + firsts,
+        lengths=stops - firsts,
         contexts=np.where(oldest, 0, row_length - step),
     )
 

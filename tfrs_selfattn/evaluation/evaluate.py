@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError, check_positive_int
+from tfrs_selfattn.data.side import of_cases
 from tfrs_selfattn.evaluation.ranking import ranking_metrics, target_ranks
 from tfrs_selfattn.evaluation.recommended import RecommendedLists, recommended_items
 
@@ -63,7 +64,8 @@ def evaluate_ranking(
             0, untruncated, to scores `[B, N]` whose column j belongs to item index
             j + 1. A NumPy array or a tensor. With a true attribute `time_aware` it
             is called with the histories, their timestamps int64 `[B, T]` and the
-            request times int64 `[B]`. It never gets the targets.
+            request times int64 `[B]`. An attribute `side_features` names what it takes
+            behind that of `tfrs_selfattn.data.with_sides`. It never gets the targets.
         cases: the `EvaluationSet` of a split.
         ks: ints. Cut-offs. Defaults to `(10,)`.
         filter_seen: bool. Leave the items of a user's history out of the ranking,
@@ -121,13 +123,17 @@ def batches(num_cases: int, batch_size: int) -> Iterator[slice]:
 
 def score_inputs(
     score: Callable[..., Any], cases: EvaluationSet, part: slice
-) -> tuple[np.ndarray[Any, Any], ...]:
+) -> tuple[Any, ...]:
     """What a scoring function is called with for a slice of the cases."""
-    histories = cases.padded_histories(part.start, part.stop)
-    if not getattr(score, "time_aware", False):
-        return (histories,)
-    times = cases.padded_timestamps(part.start, part.stop)
-    return histories, times, cases.request_times[part]
+    inputs: list[Any] = [cases.padded_histories(part.start, part.stop)]
+    if getattr(score, "time_aware", False):
+        times = cases.padded_timestamps(part.start, part.stop)
+        inputs += [times, cases.request_times[part]]
+    names = getattr(score, "side_features", ())
+    if names:
+        known = of_cases(cases, part.start, part.stop)
+        inputs += [known[name] for name in names]
+    return tuple(inputs)
 
 
 def shortest_first(cases: EvaluationSet) -> np.ndarray[Any, Any]:

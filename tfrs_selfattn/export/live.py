@@ -11,7 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn.export.popularity import log_shares
+from tfrs_selfattn.export.query_side import QuerySide, Told, tensors
 from tfrs_selfattn.export.requests import Sample, sample
+from tfrs_selfattn.features.encoder import FeatureEncoder
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER} no such item"
 
@@ -20,6 +22,7 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER} no such item"
 _TOLERANCE = 1e-4
 _LOW_PRECISION_TOLERANCE = 3e-2
 _LOW_PRECISION = {"float16", "bfloat16"}
+_NOTHING = QuerySide()
 
 
 class Truth(abc.ABC):
@@ -31,6 +34,7 @@ class Truth(abc.ABC):
         candidates: float32 `[N, D]`.
         keep_seen: bool. Whether items of the history may be answered.
         time_aware: bool. Whether the times of a sample count.
+        side: `QuerySide`, what else of a sample counts.
     """
 
     max_length = 20
@@ -43,8 +47,10 @@ class Truth(abc.ABC):
         *,
         keep_seen: bool,
         time_aware: bool,
+        side: QuerySide,
     ) -> None:
         self.ids = ids
+        self.side = side
         self.candidates = candidates
         self.keep_seen = keep_seen
         self.time_aware = time_aware
@@ -66,8 +72,21 @@ class Truth(abc.ABC):
         odd: list[list[str]] = [[], [UNKNOWN], ["", self.ids[-1], UNKNOWN, ""]]
         steps = [3600, 0, 1, -60, *[10 ** (place % 8) for place in range(8)]]
         return [
-            sample(row, step) for row, step in zip([*odd, *drawn], steps, strict=True)
+            sample(row, step)._replace(told=self.side.draw(draw, len(row)))
+            for row, step in zip([*odd, *drawn], steps, strict=True)
         ]
+
+    def chosen(
+        self, told: Told, places: Sequence[int], length: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What is told of a sample, of its events at some places, as inputs."""
+        kept = {
+            name: [values[place] for place in places]
+            if isinstance(values, list)
+            else values
+            for name, values in told.items()
+        }
+        return self.side.arrays([kept], [len(places)], length)
 
     @abc.abstractmethod
     def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
@@ -88,6 +107,7 @@ class Live(Truth):
         candidates: float32 `[N, D]`.
         keep_seen: bool.
         time_aware: bool.
+        side: `QuerySide`.
     """
 
     def __init__(
@@ -99,25 +119,32 @@ class Live(Truth):
         *,
         keep_seen: bool = False,
         time_aware: bool = False,
+        side: QuerySide = _NOTHING,
     ) -> None:
         super().__init__(
-            ids, counts, candidates, keep_seen=keep_seen, time_aware=time_aware
+            ids,
+            counts,
+            candidates,
+            keep_seen=keep_seen,
+            time_aware=time_aware,
+            side=side,
         )
         self._model = model
         self.max_length = int(getattr(model.query_tower, "max_length", 20))
 
     def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
-        rows, times = [], []
-        for history, timestamps, _ in samples:
+        rows, times, places = [], [], []
+        for history, timestamps, *_ in samples:
             known = [place for place, item in enumerate(history) if self.rows([item])]
             rows.append([self.rows([history[place]])[0] + 1 for place in known])
             times.append([timestamps[place] for place in known])
+            places.append(known)
         width = max(1, *(len(row) for row in rows)) if rows else 1
         indices = _widened(rows, width)
-        inputs: dict[str, tf.Tensor] = {}
+        inputs: dict[str, Any] = self._features(samples, places, width)
         if self.time_aware:
             asked = np.array([sample.request_time for sample in samples], np.int64)
-            inputs = {
+            inputs |= {
                 "timestamps": tf.constant(_widened(times, width)),
                 "request_time": tf.constant(asked),
             }
@@ -127,10 +154,37 @@ class Live(Truth):
             queries = self._model.query_tower(history, training=False, **inputs)
             scores = self._model.score(history, **inputs)
         some = (indices > 0).any(axis=1, keepdims=True)
+        if self.side.query is not None:
+            some |= queries.numpy().any(axis=1, keepdims=True)
         return (
             np.where(some, queries.numpy(), 0.0),
             np.where(some, scores.numpy(), self.popular),
         )
+
+    def _features(
+        self,
+        samples: Sequence[Sample],
+        places: Sequence[Sequence[int]],
+        width: int,
+    ) -> dict[str, Any]:
+        """What the query tower takes of the features, encoded."""
+        pieces = [
+            self.chosen(sample.told, known, width)
+            for sample, known in zip(samples, places, strict=True)
+        ]
+        found = {}
+        for name, features in (
+            ("query_features", self.side.query),
+            ("event_features", self.side.events),
+        ):
+            if features is not None:
+                raw = {
+                    each.name: np.concatenate([piece[each.name] for piece in pieces])
+                    for each in features
+                }
+                raw = dict(zip(raw, tensors(raw), strict=True))
+                found[name] = FeatureEncoder(features)(raw)
+        return found
 
     def tolerance(self) -> float:
         layers = [self._model.query_tower, *self._model.query_tower.submodules]
@@ -157,6 +211,7 @@ class Part(Truth):
             whole.candidates[rows],
             keep_seen=whole.keep_seen,
             time_aware=whole.time_aware,
+            side=whole.side,
         )
         self.popular = whole.popular[rows]
         self._whole, self._part = whole, rows

@@ -19,8 +19,9 @@ does.
   hash of the candidates as a little-endian float32 matrix `[N, D]` in C order.
 - `signatures`: by name, `inputs` and `outputs`, by name, `dtype` and `shape` (null for
   a size that may vary).
-- `features`: `items`, the features that items are known by beside their ids, as
-  `tfrs_selfattn.features.FeatureSet.from_config` reads them; empty for a model of ids.
+- `features`: `items`, the features that items are known by beside their ids, `query`,
+  those of users and requests, and `events`, those of the events of a history, each as
+  `tfrs_selfattn.features.FeatureSet.from_config` reads it; empty for a model of ids.
 - `titles`: int, the items that have one in `assets.extra/titles.csv`; 0 without it.
 - `verified`: int, the histories whose answers were compared with the model's before the
   version got its name; 0 if that was switched off.

@@ -18,11 +18,18 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError, check_fraction, check_positive_int
-from tfrs_selfattn.export import embeddings, manifest, recommender, versions
+from tfrs_selfattn.export import (
+    embeddings,
+    manifest,
+    query_side,
+    recommender,
+    versions,
+)
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
 from tfrs_selfattn.export.loading import load
 from tfrs_selfattn.export.new_items import NewItems
+from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.requests import Sample
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
@@ -181,6 +188,7 @@ class _Source:
             parts="all",
             time_aware=bool(self.manifest["time_aware"]),
             features=item_features(self.manifest),
+            asked=QuerySide.from_manifest(self.manifest),
         )
         self.side: ItemSide | None = None
         if self.settings.features is not None:
@@ -352,6 +360,7 @@ class _Refreshed(Truth):
             new.candidates,
             keep_seen=old.settings.keep_seen,
             time_aware=old.settings.time_aware,
+            side=old.settings.asked,
         )
         self._encode = old.encode_query
         self._table = [] if side is None else [tf.convert_to_tensor(side.table)]
@@ -365,18 +374,20 @@ class _Refreshed(Truth):
     def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
         queries = np.zeros([len(samples), self.candidates.shape[1]], np.float32)
         scores = np.tile(self.popular, [len(samples), 1])
-        for number, (history, timestamps, request_time) in enumerate(samples):
+        for number, (history, timestamps, request_time, told) in enumerate(samples):
             known = [p for p, item in enumerate(history) if item in self._index_of]
-            if not known:
+            if not known and self.side.query is None:
                 continue
-            indices = [[self._index_of[history[place]] for place in known]]
-            tensors = [tf.constant(indices, tf.int32), *self._table]
+            indices = [self._index_of[history[place]] for place in known]
+            tensors = [tf.constant([indices], tf.int32), *self._table]
             if self.time_aware:
                 times = [[timestamps[place] for place in known]]
                 tensors += [
                     tf.constant(times, tf.int64),
                     tf.constant([request_time], tf.int64),
                 ]
-            queries[number] = self._encode(*tensors).numpy()[0]
-            scores[number] = self.candidates @ queries[number]
+            features = query_side.tensors(self.chosen(told, known, len(known)))
+            queries[number] = self._encode(*tensors, *features).numpy()[0]
+            if known or queries[number].any():
+                scores[number] = self.candidates @ queries[number]
         return queries, scores

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from tfrs_selfattn.client.tensors import example
 from tfrs_selfattn.export import prediction_log
+from tfrs_selfattn.export.query_side import QuerySide, Told, without
 
 # One request alone, and a batch as servers merge them.
 WARMUP_BATCHES = (1, 32)
@@ -39,11 +41,22 @@ class Sample(NamedTuple):
         history: list of N item ids.
         timestamps: list of N int.
         request_time: int.
+        told: raw values of features, see `query_side`. Defaults to none.
     """
 
     history: Sequence[str]
     timestamps: Sequence[int]
     request_time: int
+    told: Told = MappingProxyType({})
+
+    def without(self, place: int) -> Sample:
+        """The sample when one of its events is taken away."""
+        return Sample(
+            [*self.history[:place], *self.history[place + 1 :]],
+            [*self.timestamps[:place], *self.timestamps[place + 1 :]],
+            self.request_time,
+            without(self.told, place),
+        )
 
 
 def sample(history: Sequence[str], step: int = 3600) -> Sample:
@@ -66,7 +79,7 @@ def padded(rows: Sequence[Sequence[Any]]) -> npt.NDArray[Any]:
 
 
 def about(
-    samples: Sequence[Sample], *, time_aware: bool
+    samples: Sequence[Sample], *, time_aware: bool, side: QuerySide
 ) -> dict[str, npt.NDArray[Any]]:
     """The inputs that say what is asked about."""
     inputs = {"history": padded([sample.history for sample in samples])}
@@ -75,11 +88,17 @@ def about(
         inputs["timestamps"] = times.reshape(inputs["history"].shape)
         asked = [sample.request_time for sample in samples]
         inputs["request_time"] = np.array(asked, np.int64)
-    return inputs
+    lengths = [len(sample.history) for sample in samples]
+    told = [sample.told for sample in samples]
+    return {**inputs, **side.arrays(told, lengths, inputs["history"].shape[1])}
 
 
 def examples(
-    samples: Sequence[Sample], exclude: Sequence[Sequence[str]], *, time_aware: bool
+    samples: Sequence[Sample],
+    exclude: Sequence[Sequence[str]],
+    *,
+    time_aware: bool,
+    side: QuerySide,
 ) -> npt.NDArray[np.object_]:
     """The same as serialized tf.Examples, one a row."""
     serialized = []
@@ -89,7 +108,16 @@ def examples(
             "exclude": [item.encode() for item in left_out],
         }
         times = {"timestamps": row.timestamps, "request_time": [row.request_time]}
-        serialized.append(example(ids, times if time_aware else {}))
+        floats = {}
+        for feature, _ in side.features():
+            if feature.name in row.told:
+                values = np.ravel(np.array(row.told[feature.name])).tolist()
+                if feature.dtype == "string":
+                    given = row.told[feature.name]
+                    ids[feature.name] = given if isinstance(given, list) else [given]
+                else:
+                    floats[feature.name] = values
+        serialized.append(example(ids, times if time_aware else {}, floats))
     return np.array(serialized, object)
 
 
@@ -100,6 +128,7 @@ def question(
     vectors: npt.NDArray[np.float32],
     *,
     time_aware: bool,
+    side: QuerySide,
     defaults: Defaults | None = None,
 ) -> Request:
     """A request to a signature.
@@ -111,9 +140,10 @@ def question(
             for the item of `embed_item` and `explain`.
         vectors: float32 `[B, D]`, queries for an index alone.
         time_aware: bool. Whether the model takes times.
+        side: `QuerySide`, the features that it takes.
         defaults: by signature, further inputs of one row, which every row gets.
     """
-    request = _question(signature, samples, others, vectors, time_aware)
+    request = _question(signature, samples, others, vectors, time_aware, side)
     for name, row in (defaults or {}).get(signature, {}).items():
         request.inputs[name] = np.repeat(row, len(samples), axis=0)
     return request
@@ -125,9 +155,10 @@ def _question(
     others: Sequence[Sequence[str]],
     vectors: npt.NDArray[np.float32],
     time_aware: bool,
+    side: QuerySide,
 ) -> Request:
     if signature == "tf_example":
-        serialized = examples(samples, others, time_aware=time_aware)
+        serialized = examples(samples, others, time_aware=time_aware, side=side)
         return Request(signature, {"examples": serialized})
     if signature == "embed_item":
         items = np.array([row[0].encode() for row in others], object)
@@ -135,7 +166,7 @@ def _question(
     if signature == "search":
         inputs = {"embedding": vectors, "exclude": padded(others)}
         return Request(signature, inputs)
-    inputs = about(samples, time_aware=time_aware)
+    inputs = about(samples, time_aware=time_aware, side=side)
     if signature == "recommend_excluding":
         inputs["exclude"] = padded(others)
     elif signature == "recommend_among":
@@ -152,6 +183,7 @@ def warmup_requests(
     *,
     sizes: Sequence[int] = WARMUP_BATCHES,
     time_aware: bool,
+    side: QuerySide,
     defaults: Defaults | None = None,
 ) -> list[Request]:
     """One request of each batch size to each signature, of the most popular items."""
@@ -164,6 +196,7 @@ def warmup_requests(
             [others] * size,
             np.ones([size, width], np.float32),
             time_aware=time_aware,
+            side=side,
             defaults=defaults,
         )
         for size in sizes

@@ -14,10 +14,12 @@ from tfrs_selfattn._keras import require_legacy_keras
 from tfrs_selfattn.export import checks, manifest, versions
 from tfrs_selfattn.export.item_side import item_side_of
 from tfrs_selfattn.export.live import Live
+from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.requests import sample
 from tfrs_selfattn.export.searching import as_index
 from tfrs_selfattn.export.signatures import shared
 from tfrs_selfattn.export.writing import PARTS, Export, Items, Settings, write
+from tfrs_selfattn.features.encoder import FeatureEncoder
 
 require_legacy_keras("tfrs_selfattn.export.export_recommender")
 
@@ -116,6 +118,7 @@ def export_recommender(
         parts=check_choice("parts", parts, PARTS),
         time_aware=time_aware,
         features=None if side is None else model.query_tower.item_embedding.features,
+        asked=QuerySide.of(model.query_tower),
     )
     truth = None
     if verify:
@@ -126,6 +129,7 @@ def export_recommender(
             candidates,
             keep_seen=settings.keep_seen,
             time_aware=time_aware,
+            side=settings.asked,
         )
     return write(
         base,
@@ -139,9 +143,10 @@ def export_recommender(
         ),
         settings,
         encode_query=shared(
-            _encoder(model.query_tower, outside=side is not None),
+            _encoder(model.query_tower, side is not None, time_aware, settings.asked),
             time_aware=time_aware,
             width=None if side is None else int(side.table.shape[1]),
+            side=settings.asked,
         ),
         side=side,
         truth=truth,
@@ -160,26 +165,27 @@ def export_recommender(
     )
 
 
-def _encoder(tower: Any, *, outside: bool) -> Any:
-    """The tower as a plain function, of times too if it takes them.
+def _encoder(tower: Any, outside: bool, time_aware: bool, side: QuerySide) -> Any:
+    """The tower as a plain function of all that it takes, see `EncodeQuery`.
 
     Args:
         tower: query tower.
         outside: bool. Whether the item table is an argument.
+        time_aware: bool. Whether times are.
+        side: `QuerySide`, whose raw values are.
     """
+    names = ["item_table"] if outside else []
+    names += ["timestamps", "request_time"] if time_aware else []
+    encoders = {
+        f"{name}_features": FeatureEncoder(features)
+        for name, features in (("query", side.query), ("event", side.events))
+        if features is not None
+    }
 
-    def encode_with_table(indices: Any, item_table: Any, *moments: Any) -> Any:
-        times = zip(("timestamps", "request_time"), moments, strict=False)
-        return tower(indices, training=False, item_table=item_table, **dict(times))
-
-    if outside:
-        return encode_with_table
-
-    def encode(indices: Any, timestamps: Any = None, request_time: Any = None) -> Any:
-        if timestamps is None:
-            return tower(indices, training=False)
-        return tower(
-            indices, training=False, timestamps=timestamps, request_time=request_time
-        )
+    def encode(indices: Any, *more: Any) -> Any:
+        plain = dict(zip(names, more, strict=False))
+        raw = dict(zip(side.specs(), more[len(names) :], strict=True))
+        features = {name: encode(raw) for name, encode in encoders.items()}
+        return tower(indices, training=False, **plain, **features)
 
     return encode

@@ -25,6 +25,7 @@ from tfrs_selfattn._keras import require_legacy_keras
 from tfrs_selfattn.export import checks, manifest, versions
 from tfrs_selfattn.export.live import Live, Part
 from tfrs_selfattn.export.popularity import all_events
+from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.saved_model import export_recommender
 from tfrs_selfattn.export.searching import as_index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
@@ -97,7 +98,14 @@ def export_shards(
     names = [f"shard-{number}-of-{num_shards}" for number in range(num_shards)]
     folders = [base / name for name in (_QUERY, *names)]
     version = 1 + max(max(versions.versions(each), default=0) for each in folders)
-    whole = Live(model, ids, counts, candidates, time_aware=settings.time_aware)
+    whole = Live(
+        model,
+        ids,
+        counts,
+        candidates,
+        time_aware=settings.time_aware,
+        side=QuerySide.of(model.query_tower),
+    )
     done: list[Export] = []
     try:
         for number, folder in enumerate(folders[1:]):

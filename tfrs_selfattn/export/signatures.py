@@ -18,10 +18,15 @@ name: string [B], float32 [B] or [B, d]. They count for an item that it does not
 `""`, NaN and zeros stand for what is missing.
 
 A time-aware model takes `timestamps` int64 [B, T] and `request_time` int64 [B] beside
-`history`, and in the examples. `explain` says how much the score of the item falls when
-one item of the history is taken away, item by item; 0 at padding and unknown ids, and
-for an item that is not answered. An export holds all but `search`; one of the query
-tower alone holds `embed_query`, one of the index alone `search` and `embed_item`.
+`history`, and in the examples. One with features of users and requests takes them by
+name, string [B], float32 [B] or [B, d], and of events string or float32 [B, T]; `""`,
+NaN and zeros are missing values, and so is what an example lacks. Where they say
+something, they answer a history without a known item.
+
+`explain` says how much the score of the item falls when one item of the history is
+taken away, item by item; 0 at padding and unknown ids, and for an item that is not
+answered. An export holds all but `search`; one of the query tower alone holds
+`embed_query`, one of the index alone `search` and `embed_item`.
 
 Each row stands for itself. There is no assertion in the graph, since on a server one
 bad row would fail every request of its batch.
@@ -29,7 +34,7 @@ bad row would fail every request of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -37,6 +42,7 @@ import tensorflow as tf
 from tfrs_selfattn.explain.occlusion import leave_one_out
 from tfrs_selfattn.export.catalogue import Catalogue, Names
 from tfrs_selfattn.export.item_side import ItemSide, specs
+from tfrs_selfattn.export.query_side import QuerySide, widened
 from tfrs_selfattn.export.searching import Search, rank_among, without
 from tfrs_selfattn.export.tf_example import decode_examples, like
 from tfrs_selfattn.features.feature_set import FeatureSet
@@ -52,7 +58,8 @@ TIMES = {
 _LATEST = 253_402_300_799
 
 # From tower indices int32 [B, T], the item table [M + 1, D] of a tower that has it
-# outside, and times for a time-aware one, to queries [B, D].
+# outside, times for a time-aware one, and raw values of the features of `QuerySide`, to
+# queries [B, D].
 EncodeQuery: TypeAlias = Callable[..., tf.Tensor]
 
 
@@ -75,6 +82,7 @@ class Signatures(tf.Module):  # type: ignore[misc]
         time_aware: bool. Whether the query tower takes times.
         items: `ItemSide` of a model that knows items by features, else None.
         features: `FeatureSet` of the items, likewise.
+        side: `QuerySide`, what the query tower takes beside histories.
     """
 
     def __init__(
@@ -89,6 +97,7 @@ class Signatures(tf.Module):  # type: ignore[misc]
         time_aware: bool,
         items: ItemSide | None = None,
         features: FeatureSet | None = None,
+        side: QuerySide | None = None,
     ) -> None:
         super().__init__(name="recommender")
         self.names = names
@@ -100,6 +109,7 @@ class Signatures(tf.Module):  # type: ignore[misc]
         self._k = k
         self._keep_seen = keep_seen
         self._times = TIMES if time_aware else {}
+        self._side: QuerySide = side or QuerySide()
         if items is not None:
             self.items = items
         self._item_inputs = {} if features is None else specs(features, None)
@@ -107,17 +117,15 @@ class Signatures(tf.Module):  # type: ignore[misc]
     def concrete_functions(self) -> dict[str, Any]:
         """The functions to save, by signature, after tracking what they capture."""
         functions = {}
+        asked = {"history": IDS, **self._times, **self._side.specs()}
         if self.encode_query is not None:
-            functions["embed_query"] = _traced(
-                self._embed_query, history=IDS, **self._times
-            )
+            functions["embed_query"] = _traced(self._embed_query, **asked)
         if self.catalogue is not None:
             functions["embed_item"] = _traced(
                 self._embed_item, item=_ONE_ID, **self._item_inputs
             )
             width = self.catalogue.candidates.shape[1]
         if self.encode_query is not None and self.catalogue is not None:
-            asked = {"history": IDS, **self._times}
             functions |= {
                 "serving_default": _traced(self._recommend, **asked),
                 "recommend_excluding": _traced(self._recommend, **asked, exclude=IDS),
@@ -144,21 +152,20 @@ class Signatures(tf.Module):  # type: ignore[misc]
     def _recommend(
         self,
         history: tf.Tensor,
-        timestamps: tf.Tensor | None = None,
-        request_time: tf.Tensor | None = None,
         exclude: tf.Tensor | None = None,
         candidates: tf.Tensor | None = None,
+        **told: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        places, queries = self._query(history, timestamps, request_time)
+        places, queries = self._query(history, told)
         excluded = self._excluded(places, exclude)
         allowed = None if candidates is None else self.names.rows_of(candidates)
         return self._named(*self._answer(queries, places, excluded, allowed))
 
     def _tf_example(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        decoded = decode_examples(examples, with_times=bool(self._times))
-        places, queries = self._query(
-            decoded.history, decoded.timestamps, decoded.request_time
+        decoded = decode_examples(
+            examples, with_times=bool(self._times), side=self._side
         )
+        places, queries = self._query(decoded.history, decoded.told)
         excluded = self._excluded(places, decoded.exclude)
         scores, rows = self._answer(queries, places, excluded, None)
         readable = decoded.readable[:, tf.newaxis]
@@ -167,14 +174,12 @@ class Signatures(tf.Module):  # type: ignore[misc]
         )
 
     def _embed_query(
-        self,
-        history: tf.Tensor,
-        timestamps: tf.Tensor | None = None,
-        request_time: tf.Tensor | None = None,
+        self, history: tf.Tensor, **told: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        places, queries = self._query(history, timestamps, request_time)
+        places, queries = self._query(history, told)
         # Zeros for an empty history, also from a tower that does otherwise.
-        return {"embedding": tf.where(self._is_known(places), queries, 0.0)}
+        known = self._is_known(self._indices(places), queries)
+        return {"embedding": tf.where(known, queries, 0.0)}
 
     def _embed_item(self, item: tf.Tensor, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = self.names.rows_of(item)
@@ -187,27 +192,22 @@ class Signatures(tf.Module):  # type: ignore[misc]
         return {"embedding": vectors}
 
     def _explain(
-        self,
-        history: tf.Tensor,
-        item: tf.Tensor,
-        timestamps: tf.Tensor | None = None,
-        request_time: tf.Tensor | None = None,
+        self, history: tf.Tensor, item: tf.Tensor, **told: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        indices = tf.gather(self.names.tower_indices, self.names.find(history))
         table = self._item_table()
 
-        def score(indices: tf.Tensor, row: tf.Tensor, *times: tf.Tensor) -> tf.Tensor:
-            queries = self.encode_query(indices, *table, *times)
+        def score(indices: tf.Tensor, row: tf.Tensor, *more: tf.Tensor) -> tf.Tensor:
+            queries = self.encode_query(indices, *table, *more)
             # Zeros for what an empty history leaves, as in `embed_query`.
-            known = tf.reduce_any(indices > 0, axis=1, keepdims=True)
-            queries = tf.where(known, queries, 0.0)
+            queries = tf.where(self._is_known(indices, queries), queries, 0.0)
             return tf.reduce_sum(queries * self.catalogue.vectors_of(row), axis=1)
 
-        times: tuple[tf.Tensor, ...] = ()
-        if self._times:
-            times = self._clipped(history, timestamps, request_time)
-        rows = self.names.rows_of(item)
-        contribution = leave_one_out(score, indices, rows, *times)
+        contribution = leave_one_out(
+            score,
+            self._indices(self.names.find(history)),
+            self.names.rows_of(item),
+            *self._ordered(history, told),
+        )
         # JSON has no NaN: like a query with one, it is no answer.
         usable = tf.math.is_finite(contribution)
         return {"contribution": tf.where(usable, contribution, 0.0)}
@@ -221,19 +221,17 @@ class Signatures(tf.Module):  # type: ignore[misc]
         return self._named(*self._best(embedding, known, excluded, None))
 
     def _query(
-        self,
-        history: tf.Tensor,
-        timestamps: tf.Tensor | None,
-        request_time: tf.Tensor | None,
+        self, history: tf.Tensor, told: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The places `[B, T]` of a history and its query vectors `[B, D]`."""
         places = self.names.find(history)
-        indices = tf.gather(self.names.tower_indices, places)
-        table = self._item_table()
-        if not self._times:
-            return places, self.encode_query(indices, *table)
-        times = self._clipped(history, timestamps, request_time)
-        return places, self.encode_query(indices, *table, *times)
+        more = self._ordered(history, told)
+        indices = self._indices(places)
+        return places, self.encode_query(indices, *self._item_table(), *more)
+
+    def _indices(self, places: tf.Tensor) -> tf.Tensor:
+        """What the query tower reads."""
+        return tf.gather(self.names.tower_indices, places)
 
     def _item_table(self) -> list[tf.Tensor]:
         """What `encode_query` of a model that knows items by features takes more."""
@@ -242,18 +240,27 @@ class Signatures(tf.Module):  # type: ignore[misc]
         # Read as a whole: see `Catalogue.vectors_of`.
         return [tf.convert_to_tensor(self.items.table)]
 
-    @staticmethod
-    def _clipped(
-        history: tf.Tensor,
-        timestamps: tf.Tensor | None,
-        request_time: tf.Tensor | None,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        timestamps = tf.clip_by_value(like(timestamps, history), 0, _LATEST)
-        return timestamps, tf.clip_by_value(request_time, 0, _LATEST)
+    def _ordered(
+        self, history: tf.Tensor, told: Mapping[str, tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """What is told beside a history, as `encode_query` takes it."""
+        more = []
+        if self._times:
+            more = [like(told["timestamps"], history), told["request_time"]]
+            more = [tf.clip_by_value(times, 0, _LATEST) for times in more]
+        for feature, of_event in self._side.features():
+            values = told[feature.name]
+            if of_event:
+                values = widened(values, history, feature.missing())
+            more.append(values)
+        return more
 
-    def _is_known(self, places: tf.Tensor) -> tf.Tensor:
-        indices = tf.gather(self.names.tower_indices, places)
-        return tf.reduce_any(indices > 0, axis=1, keepdims=True)
+    def _is_known(self, indices: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+        """Whether there is an item, or what is told of the user says something."""
+        known = tf.reduce_any(indices > 0, axis=1, keepdims=True)
+        if self._side.query is None:
+            return known
+        return known | tf.reduce_any(queries != 0, axis=1, keepdims=True)
 
     def _excluded(self, places: tf.Tensor, exclude: tf.Tensor | None) -> tf.Tensor:
         """The rows `[B, E]` that must not be answered."""
@@ -271,7 +278,8 @@ class Signatures(tf.Module):  # type: ignore[misc]
         allowed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores `[B, k]` and rows `[B, k]` for histories."""
-        return self._best(queries, self._is_known(places), excluded, allowed)
+        known = self._is_known(self._indices(places), queries)
+        return self._best(queries, known, excluded, allowed)
 
     def _best(
         self,
@@ -299,7 +307,11 @@ class Signatures(tf.Module):  # type: ignore[misc]
 
 
 def shared(
-    encode_query: EncodeQuery, *, time_aware: bool, width: int | None = None
+    encode_query: EncodeQuery,
+    *,
+    time_aware: bool,
+    width: int | None = None,
+    side: QuerySide | None = None,
 ) -> Any:
     """One function that every signature calls, not a copy of the tower in each.
 
@@ -310,6 +322,7 @@ def shared(
         encode_query: see `EncodeQuery`.
         time_aware: bool. Whether it takes times.
         width: int. D of the item table that it takes, None if it takes none.
+        side: `QuerySide`, the features that it takes.
     """
     signature = [tf.TensorSpec([None, None], tf.int32, name="indices")]
     if width is not None:
@@ -319,9 +332,12 @@ def shared(
             tf.TensorSpec(spec.shape, spec.dtype, name=name)
             for name, spec in TIMES.items()
         ]
+    signature += (side or QuerySide()).specs().values()
     try:
         plain = tf.function(encode_query, input_signature=signature, autograph=False)
-        return plain.get_concrete_function()
+        traced = plain.get_concrete_function()
+        traced.encode_query = encode_query  # it owns variables that a graph does not
+        return traced
     except tf.errors.OperatorNotAllowedInGraphError:  # a Python `if` on a tensor
         return tf.function(
             encode_query, input_signature=signature

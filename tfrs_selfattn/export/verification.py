@@ -85,6 +85,7 @@ def verify(
             others,
             vectors,
             time_aware=truth.time_aware,
+            side=truth.side,
             defaults=defaults,
         )
         for name in signatures
@@ -155,20 +156,14 @@ class _Check:
                 self._fail(signature, number, f"the vector {row}", f"{got}")
 
     def contributions(self, outputs: dict[str, npt.NDArray[Any]]) -> None:
-        for number, (history, timestamps, request_time) in enumerate(self._samples):
+        for number, sample in enumerate(self._samples):
+            history = sample.history
             got = outputs["contribution"][number]
             last = len(history) - 1
             places = sorted(
                 {*np.linspace(0, last, _EXPLAINED, dtype=int)} & {*range(last + 1)}
             )
-            without = [
-                Sample(
-                    [*history[:place], *history[place + 1 :]],
-                    [*timestamps[:place], *timestamps[place + 1 :]],
-                    request_time,
-                )
-                for place in places
-            ]
+            without = [sample.without(place) for place in places]
             if not without:
                 continue
             (row,) = self._truth.rows(self._others[number][:1])

@@ -30,6 +30,7 @@ from tfrs_selfattn.export import (
 from tfrs_selfattn.export.catalogue import Catalogue, Names
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
+from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.signatures import Signatures
 from tfrs_selfattn.features.feature_set import FeatureSet
@@ -108,6 +109,7 @@ class Settings:
         parts: str. `"all"`, `"query"` or `"index"`.
         time_aware: bool. Whether the query tower takes times.
         features: `FeatureSet` that items are known by, or None.
+        asked: `QuerySide`, what else requests tell.
     """
 
     k: int
@@ -116,6 +118,7 @@ class Settings:
     parts: str
     time_aware: bool
     features: FeatureSet | None = None
+    asked: QuerySide = field(default_factory=QuerySide)
 
 
 def write(
@@ -165,6 +168,7 @@ def write(
             width,
             sizes=sizes,
             time_aware=settings.time_aware,
+            side=settings.asked,
             defaults=nothing,
         )
         requests.write_warmup(extra / _WARMUP_FILE, warmup)
@@ -204,9 +208,14 @@ def write(
                 "recall": round(found.recall, 4) if truth is not None else None,
             },
             "signatures": manifest.describe_signatures(functions),
-            "features": {}
-            if settings.features is None
-            else {"items": settings.features.to_config()},
+            "features": {
+                **(
+                    {}
+                    if settings.features is None
+                    else {"items": settings.features.to_config()}
+                ),
+                **settings.asked.to_manifest(),
+            },
             "titles": titled,
             "verified": found.samples,
             **about,
@@ -258,6 +267,7 @@ def _save(
         time_aware=settings.time_aware and settings.parts != "index",
         items=side,
         features=settings.features,
+        side=settings.asked,
     )
     functions = module.concrete_functions()
     # A server takes no gradients, and those of the attention would pile up

@@ -31,9 +31,11 @@ _EXPORTS = {
     "Number": "number",
     "Text": "text",
     "Vector": "vector",
+    "column_readers": "events",
     "find_feature_table": "movielens",
     "parse_features": "parsing",
     "read_feature_table": "table",
+    "table_of_events": "events",
 }
 
 __all__ = list(_EXPORTS)

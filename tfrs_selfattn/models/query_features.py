@@ -26,6 +26,22 @@ def nothing_known(tower: Any, history: tf.Tensor) -> dict[str, Encoded]:
     return found
 
 
+def feature_specs(tower: Any) -> dict[str, tuple[Any, ...]]:
+    """What a tower takes of features, by argument: specs of batches of any size."""
+    found = {}
+    for name, lead in (("query", [None]), ("event", [None, None])):
+        projection = getattr(tower, f"{name}_projection", None)
+        if projection is not None:
+            padded = [*lead, None]
+            numbers = [*lead, projection.features.num_dense]
+            found[f"{name}_features"] = (
+                tf.TensorSpec(padded, tf.int32),
+                tf.TensorSpec(padded, tf.float32),
+                tf.TensorSpec(numbers, tf.float32),
+            )
+    return found
+
+
 def given(name: str, features: Encoded | None) -> Encoded:
     """The features, else `ValueError`: a tower that has them needs them."""
     if features is None:

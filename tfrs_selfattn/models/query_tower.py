@@ -179,7 +179,12 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         history, times, places = self._aligned(history, timestamps, request_time)
         if self.event_projection is not None:
             known = given("event_features", event_features)
-            moved = (tf.gather(each, places, batch_dims=1) for each in known)
+            # Of an empty history a padding position is left, which stands nowhere.
+            lacking = tf.cast(tf.equal(tf.shape(known[0])[1], 0), tf.int32)
+            room = [[0, 0], [0, lacking], [0, 0]]
+            moved = (
+                tf.gather(tf.pad(each, room), places, batch_dims=1) for each in known
+            )
             event_features = Encoded(*moved)
         items = self._vectors(history, item_table, event_features, training)
         return self.query_of(items, history, query_features, training=training, **times)
@@ -332,7 +337,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
 
         Returns:
             float32 `[B, T, D]`. Row t is the query of a user whose history ends at t;
-            where the item at t is hidden, the query for that item.
+            where the item at t is hidden, the query for that item. Of a tower with
+            `query_projection` padding at t gives the query of an empty history.
         """
         history = check_ids(history)
         times = {}
@@ -359,12 +365,10 @@ class QueryTower(keras.Model):  # type: ignore[misc]
             training=training,
             **times,
         )
+        if self.query_projection is not None:
+            # What an empty history gives in a call; an encoder may make anything of it.
+            states = tf.where((history != 0)[..., tf.newaxis], states, 0.0)
         return self._finish(states, query_features)
-
-    def without_history(self, query_features: Encoded) -> tf.Tensor:
-        """The queries of users of whom no item is known: float32 `[…, D]`."""
-        vectors = tf.cast(self.query_projection(query_features), tf.float32)
-        return tf.math.l2_normalize(vectors, axis=-1) if self.normalize else vectors
 
     def _vectors(
         self,

@@ -19,7 +19,7 @@ from tfrs_selfattn.losses.context import (
 )
 from tfrs_selfattn.losses.full_softmax import FullSoftmax
 from tfrs_selfattn.models.content_embedding import ContentEmbedding, whole_table
-from tfrs_selfattn.models.query_features import nothing_known
+from tfrs_selfattn.models.query_features import feature_specs, nothing_known
 from tfrs_selfattn.ops.replicas import num_replicas, share_of_mean, sum_over_replicas
 
 
@@ -197,15 +197,30 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         return scores
 
     def scorer(self) -> Any:
-        """`score` compiled for `evaluate_ranking`, with the attribute `time_aware`."""
-        signature = [tf.TensorSpec([None, None], tf.int32)]
+        """`score` compiled for `evaluate_ranking`, which asks its attributes.
+
+        These are `time_aware`, and `side_features`, the names of the features that it
+        takes behind the histories and times.
+        """
+        signature: list[Any] = [tf.TensorSpec([None, None], tf.int32)]
+        names = []
         if self.time_aware:
+            names += ["timestamps", "request_time"]
             signature += [
                 tf.TensorSpec([None, None], tf.int64),
                 tf.TensorSpec([None], tf.int64),
             ]
-        score = tf.function(self.score, input_signature=signature)
+        features = feature_specs(self.query_tower)
+        names += features
+        signature += features.values()
+        score = tf.function(
+            lambda history, *more: self.score(
+                history, **dict(zip(names, more, strict=True))
+            ),
+            input_signature=signature,
+        )
         score.time_aware = self.time_aware
+        score.side_features = tuple(features)
         return score
 
     def _item_table(self, training: Any) -> tf.Tensor | None:

@@ -26,6 +26,9 @@ FORMAT = 1  # raised when an older reader could not make sense of config.json
 _OPTIONS = {
     "path": "data",
     "items": "item_features",
+    "users": "user_features",
+    "context": "context_features",
+    "events": "event_features",
 }
 _SEEDS = 1 << 32  # what NumPy takes
 # What presets differ in, as their functions have it; TensorFlow is not needed to know.
@@ -154,12 +157,23 @@ class FeaturesConfig:
     """Which side information a run has, as the command line writes it.
 
     Args:
-        items: str. `FILE:COLUMN=KIND,…`, or `""` for none.
+        items: str. `FILE:COLUMN=KIND,…`, or `""` for none; likewise the others.
+        users: str.
+        context: str. `COLUMN:KIND,…`, columns of the log that tell of a request.
+        events: str. Columns of the log that tell of an event, likewise.
         fingerprint: str. SHA-256 of the fitted features and of their values.
     """
 
     items: str = ""
+    users: str = ""
+    context: str = ""
+    events: str = ""
     fingerprint: str = ""
+
+    @property
+    def starts(self) -> bool:
+        """Whether first items are trained: what is known answers an empty history."""
+        return bool(self.users or self.context)
 
 
 @dataclass(frozen=True)
@@ -260,6 +274,12 @@ class RunConfig:
                 f"item would be nothing. Received: id_dropout={model.id_dropout}, "
                 f"oov_buckets={model.oov_buckets}. Give the items features."
             )
+        if model.preset == "bert4rec" and features.events:
+            raise InputError(
+                "`preset` must not be 'bert4rec' with event features: they would tell "
+                "of the items that training hides. Received: event_features="
+                f"{features.events}. Use another preset, or leave them out."
+            )
         data = dataclasses.replace(data, fingerprint=fingerprint(sequences))
         return cls(
             len(sequences.vocabulary),
@@ -334,7 +354,10 @@ class RunConfig:
         if self.features.fingerprint != other.features.fingerprint and (
             mine == dataclasses.replace(other.features, fingerprint=mine.fingerprint)
         ):
-            found.append(f"other values of the features {mine.items}")
+            told = (mine.items, mine.users, mine.context, mine.events)
+            found.append(
+                f"other values of the features {', '.join(filter(None, told))}"
+            )
         return found
 
 

@@ -107,6 +107,7 @@ def users_of_batches(
             stride=training.stride,
             pack=True,
             times=times,
+            starts=config.features.starts,
             seed=training.seed,
         )
         chosen = rows_of_step(

@@ -1,9 +1,12 @@
 """What a run knows beside ids: its features, fitted, and the values they have.
 
 ```
-features.json            the fitted features of the items
+features.json            the fitted features
 item_features.parquet    raw values of the items, in the order of the vocabulary
+user_features.parquet    those of the users, in the order of the log
 ```
+
+What is known of events and requests stands in the event log, which is read again.
 """
 
 from __future__ import annotations
@@ -20,21 +23,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.features.feature_set import FeatureSet
+from tfrs_selfattn.data.side import EVENT, QUERY, with_sides
+from tfrs_selfattn.data.splits import Split
+from tfrs_selfattn.features.feature_set import FeatureSet, check_distinct
 from tfrs_selfattn.features.table import FeatureTable
 
 if TYPE_CHECKING:
     from tfrs_selfattn.models.content_embedding import ItemContent
 
 FILE = "features.json"
-_TABLES = {"items": "item_features.parquet"}
+_TABLES = {"items": "item_features.parquet", "users": "user_features.parquet"}
 # All that `save` writes, finished or not.
 FILES = {name for file in (FILE, *_TABLES.values()) for name in (file, f"{file}.part")}
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of items.
+    """What is known of items, or of users.
 
     Args:
         features: `FeatureSet`, fitted.
@@ -70,15 +75,63 @@ class SideInformation:
 
     Args:
         items: `Known`, in the order of the vocabulary, or None. Defaults to `None`.
+        users: `Known`, in the order of the log, or None. Defaults to `None`.
+        context: `FeatureSet` of requests, fitted, whose values are columns of the log,
+            or None. Defaults to `None`.
+        events: `FeatureSet` of events, likewise. Defaults to `None`.
     """
 
     items: Known | None = None
+    users: Known | None = None
+    context: FeatureSet | None = None
+    events: FeatureSet | None = None
 
     def __bool__(self) -> bool:
         return bool(self._sets())
 
     def _sets(self) -> dict[str, FeatureSet]:
-        return {} if self.items is None else {"items": self.items.features}
+        sets = {
+            "items": None if self.items is None else self.items.features,
+            "users": None if self.users is None else self.users.features,
+            "context": self.context,
+            "events": self.events,
+        }
+        return {name: each for name, each in sets.items() if each is not None}
+
+    @property
+    def query(self) -> FeatureSet | None:
+        """What is known when a user asks: of the user, then of the request."""
+        sets = self._sets()
+        parts = [sets[name] for name in ("users", "context") if name in sets]
+        if not parts:
+            return None
+        check_distinct(*parts, self.events)
+        return FeatureSet(tuple(feature for part in parts for feature in part))
+
+    def attach(self, split: Split) -> Split:
+        """The split, whose rows and cases carry what is known of users and events.
+
+        Args:
+            split: `Split` of the log, read with the columns of `context` and `events`.
+        """
+        # After the checks of what was asked: this starts TensorFlow.
+        from tfrs_selfattn.features.events import table_of_events
+
+        sequences, sides = split.sequences, {}
+        if self.query is not None:
+            raw = {
+                each.name: sequences.columns[each.name] for each in self.context or ()
+            }
+            if self.users is not None:
+                ids = sequences.user_ids.to_list()
+                users, _ = self.users.table.align(ids, self.users.features)
+                owner = np.repeat(np.arange(len(ids)), sequences.lengths)
+                raw |= {name: values[owner] for name, values in users.raw.items()}
+            sides[QUERY] = table_of_events(self.query, raw)
+        if self.events is not None:
+            raw = {each.name: sequences.columns[each.name] for each in self.events}
+            sides[EVENT] = table_of_events(self.events, raw)
+        return with_sides(split, sides) if sides else split
 
     def content(self) -> ItemContent | None:
         """The items as a model takes them."""
@@ -92,14 +145,20 @@ class SideInformation:
         """What JSON can hold: the fitted features by what they are of."""
         return {name: each.to_config() for name, each in self._sets().items()}
 
-    def fingerprint(self) -> str:
-        """SHA-256 of all that a model learns from; `""` for nothing."""
+    def fingerprint(self, columns: Mapping[str, npt.NDArray[Any]] | None = None) -> str:
+        """SHA-256 of all that a model learns from; `""` for nothing.
+
+        Args:
+            columns: raw values of the log, by name. Defaults to `None`, for none.
+        """
         if not self:
             return ""
         text = json.dumps(self.to_config(), sort_keys=True)
         digest = hashlib.sha256(text.encode())
-        if self.items is not None:
-            _update(digest, self.items.table.raw)
+        for known in (self.items, self.users):
+            if known is not None:
+                _update(digest, known.table.raw)
+        _update(digest, columns or {})
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -141,7 +200,12 @@ class SideInformation:
             for name, file in _TABLES.items()
             if name in sets
         }
-        return cls(known.get("items"))
+        return cls(
+            known.get("items"),
+            known.get("users"),
+            sets.get("context"),
+            sets.get("events"),
+        )
 
 
 def _update(digest: Any, raw: Mapping[str, npt.NDArray[Any]]) -> None:

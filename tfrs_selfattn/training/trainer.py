@@ -18,6 +18,7 @@ from tfrs_selfattn.data.pipelines import (
     training_dataset,
 )
 from tfrs_selfattn.data.shards import ShardedRows
+from tfrs_selfattn.data.side import EVENT, PARTS, QUERY
 from tfrs_selfattn.data.splits import Split
 from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
@@ -127,6 +128,7 @@ def _train(
     config = folder.config.training
     keras.utils.set_random_seed(config.seed)
     side = folder.side()
+    _check_sides(side, split)
     with replicas.scope():
         model = build_model(folder.config, side)
     if isinstance(rows, ShardedRows):
@@ -138,6 +140,8 @@ def _train(
             windows=config.windows,
             stride=config.stride,
             times=model.time_aware,
+            # Who is known by more than a history is to be served without one too.
+            starts=folder.config.features.starts,
             seed=config.seed,
         )
     steps = steps_per_epoch(rows, config.batch_size, num_workers=replicas.num_workers)
@@ -237,17 +241,28 @@ def check_rows(rows: ShardedRows, config: RunConfig) -> None:
         "max_length": config.model.max_length,
         "windows": config.training.windows,
         "stride": config.training.stride,
+        "starts": config.features.starts,
     }
     found = {
         "max_length": rows.row_length,
         "windows": rows.options["windows"],
         "stride": rows.options["stride"],
+        "starts": rows.options.get("starts", False),
     }
     if config.model.time_aware and "timestamps" not in rows.columns:
         raise InputError(
             "Shards of a time-aware model must have times. Received: "
             f"{rows.path}, which has none. Prepare the events with --times."
         )
+    features = config.features
+    for name, asked in ((QUERY, features.starts), (EVENT, bool(features.events))):
+        if asked != (f"{name}/{PARTS[0]}" in rows.columns):
+            raise InputError(
+                "Shards must have the features of users, requests and events that the "
+                f"run has, and no others. Received: {rows.path}, "
+                f"{'without' if asked else 'with'} {name}. What `prepare` writes has "
+                "none: train from the event log itself, or leave the features out."
+            )
     different = [name for name in wanted if wanted[name] != found[name]]
     if different:
         raise InputError(
@@ -256,6 +271,21 @@ def check_rows(rows: ShardedRows, config: RunConfig) -> None:
             + f". Received: {rows.path}, with "
             + ", ".join(f"{name}={found[name]}" for name in different)
             + ". Prepare the events anew, or train with the options of the shards."
+        )
+
+
+def _check_sides(side: SideInformation, split: Split) -> None:
+    needed = {QUERY: side.query, EVENT: side.events}
+    missing = [
+        name
+        for name, features in needed.items()
+        if features is not None and name not in split.sequences.sides
+    ]
+    if missing:
+        raise InputError(
+            "`split` must carry the features of the run. Received: a split without "
+            f"{', '.join(missing)}. Pass `folder.side().attach(split)`, of a log read "
+            "with the columns of the features."
         )
 
 
@@ -294,6 +324,8 @@ def build_model(
         config.num_items,
         seed=config.training.seed,
         content=side.content(),
+        query_features=side.query,
+        event_features=side.events,
         **config.model.arguments(),
     )
     times = np.zeros([1, 1], np.int64)
