@@ -118,6 +118,10 @@ def test_a_trained_run_is_continued_by_the_same_features_only(cli, run, words):
             "--event-features price:number --context-features price:bucket",
             "names of their own. Received: 'price' more than once",
         ),
+        (
+            "--event-features price:number --attention-images 2",
+            "--attention-images with --event-features price:number",
+        ),
         ("--user-features users.csv", "--user-features must be written as"),
         ("--user-features {users}:zip=category", "users.csv must have a column 'zip'"),
         ("--user-features {users}:country=number", "column 'country' must hold finite"),

@@ -346,19 +346,19 @@ def test_ids_of_any_bytes_travel_in_json(rest):
 def test_every_matrix_begins_with_padding_and_has_a_coarse_width():
     """So that a server that pads with first elements pads with nothing."""
     rows = [["a"] * 70, [], ["b"]]
-    call = calls.recommend(rows, None, [["c"], [], []], None, examples=True, width=64)
+    among = [["c"], [], []]
+    call = calls.recommend(rows, None, among, calls.About(), examples=True, width=64)
     assert call.signature == "recommend_among"
     history, among = call.inputs["history"], call.inputs["candidates"]
     assert (history.shape, among.shape) == ((3, 128), (3, 64))
     assert [row[0] for row in history.rows() + among.rows()] == [b""] * 6
     assert history.rows()[2] == [b"", b"b", *[b""] * 126]
     times = calls.times_of([["a"], []], [[5], []], [9, 9])
-    call = calls.embed_query([["a"], []], times, width=2)
+    call = calls.embed_query([["a"], []], calls.About(times), width=2)
     assert call.inputs["timestamps"] == Tensor("int64", (2, 2), [0, 5, 0, 0])
-    nothing = calls.times_of([[]], [[]], [9])
-    assert (
-        calls.embed_query([[]], nothing, width=1).inputs["timestamps"].dtype == "int64"
-    )
+    nothing = calls.About(calls.times_of([[]], [[]], [9]))
+    call = calls.embed_query([[]], nothing, width=1)
+    assert call.inputs["timestamps"].dtype == "int64"
 
 
 def test_nothing_is_asked_about_nobody():

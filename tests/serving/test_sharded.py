@@ -124,7 +124,7 @@ class Query:
     def __init__(self, seconds=0.0):
         self.seconds = seconds
 
-    def embed_query(self, histories, timestamps=None, request_times=None):
+    def embed_query(self, histories, **told):
         time.sleep(self.seconds)
         return [Embedding((1.0, 0.0), 7) for _ in histories]
 

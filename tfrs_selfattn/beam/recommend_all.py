@@ -29,7 +29,12 @@ from tfrs_selfattn.beam import files
 from tfrs_selfattn.beam.pipeline import pipeline_options, run
 from tfrs_selfattn.data import prepared
 from tfrs_selfattn.export import manifest
-from tfrs_selfattn.export.batch import BatchRecommender, batches, in_order
+from tfrs_selfattn.export.batch import (
+    BatchRecommender,
+    batches,
+    in_order,
+    manifest_of,
+)
 from tfrs_selfattn.export.batch_job import (
     JOB,
     BatchResult,
@@ -40,7 +45,7 @@ from tfrs_selfattn.export.batch_job import (
     open_output,
     read_job,
 )
-from tfrs_selfattn.export.recommender import newest, read_manifest
+from tfrs_selfattn.export.recommender import newest
 from tfrs_selfattn.export.users import UserSource, find_users
 
 
@@ -77,7 +82,7 @@ def recommend_all_on_beam(
     options = pipeline_options(runner, arguments)
     if not files.is_remote(export):
         version = newest(Path(export).absolute())
-        read_manifest(version)
+        manifest_of(version)
         export = str(version)
     source = _find_users(users)
     about = files.join(export, manifest.FOLDER, manifest.FILE)

@@ -6,7 +6,7 @@ model in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from tfrs_selfattn.client.calls import times_of
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
+    from tfrs_selfattn.client import TensorSpec
     from tfrs_selfattn.data.vocabulary import Vocabulary
     from tfrs_selfattn.export.recommender import Contribution, Recommender
 
@@ -58,6 +59,11 @@ class ExportReasons:
     def unknown(self, history: Sequence[str]) -> list[str]:
         return self._recommender.unknown(history)
 
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What may be told of a request, by name."""
+        return self._recommender.inputs
+
     def best(self, history: list[str], **times: Any) -> str | None:
         """The first item that is recommended after a history, None if there is none."""
         answer = self._recommender.recommend([history], **times)[0]
@@ -92,11 +98,23 @@ class RunReasons:
         from tfrs_selfattn.cli._steps import load_best
 
         folder = training.RunFolder.open(run)
+        known = folder.config.features
+        if known.starts or known.events:
+            raise InputError(
+                "A run folder must know histories alone, and items, to be explained. "
+                f"Received: {run}, with features of users, requests or events. Export "
+                "it, and explain the export with --feature and --event-feature."
+            )
         self._model = load_best(report, folder)
         self._vocabulary: Vocabulary = folder.vocabulary()
         self._known = frozenset(self._vocabulary.ids)
         self._titles: dict[str, str] = folder.titles()
         self._run = run
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What may be told of a request, by name: no features."""
+        return {}
 
     def title(self, item: str) -> str | None:
         return self._titles.get(item)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._told import EVENT_FEATURE_HELP, FEATURE_HELP, parse_told
 from tfrs_selfattn.cli.recommend import split_ids
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def explain(
             "request is made now."
         ),
     ] = "",
+    feature: Annotated[list[str] | None, typer.Option(help=FEATURE_HELP)] = None,
+    event_feature: Annotated[
+        list[str] | None, typer.Option(help=EVENT_FEATURE_HELP)
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -105,6 +110,7 @@ def explain(
     given: dict[str, Any] = {"timestamps": [parse_times(times)]} if times else {}
     with report.working():
         source = reasons(report, base)
+        given |= parse_told(feature or [], event_feature or [], source.inputs)
         unknown = source.unknown(past)
         if len(unknown) == len(past):
             raise InputError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._told import EVENT_FEATURE_HELP, FEATURE_HELP, parse_told
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
@@ -39,6 +40,10 @@ def recommend(
             "request is made now."
         ),
     ] = "",
+    feature: Annotated[list[str] | None, typer.Option(help=FEATURE_HELP)] = None,
+    event_feature: Annotated[
+        list[str] | None, typer.Option(help=EVENT_FEATURE_HELP)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most so many.")] = 10,
     server: Annotated[
         str | None,
@@ -107,13 +112,14 @@ def recommend(
         titles = read_titles(items, item_column=item_column, title_column=title_column)
     past, left_out = split_ids(history), split_ids(exclude)
     given: dict[str, Any] = {"timestamps": [parse_times(times)]} if times else {}
+    told = (feature or [], event_feature or [])
     if server is not None:
         sharding = (shard or [], partial)
         _ask_server(
-            report, server, model, sharding, past, left_out, given, titles, limit
+            report, server, model, sharding, past, left_out, given, told, titles, limit
         )
     else:
-        _ask_export(report, base, past, left_out, given, titles, limit)
+        _ask_export(report, base, past, left_out, given, told, titles, limit)
 
 
 def _ask_export(
@@ -122,6 +128,7 @@ def _ask_export(
     past: list[str],
     left_out: list[str],
     times: dict[str, Any],
+    told: tuple[list[str], list[str]],
     titles: dict[str, str],
     limit: int,
 ) -> None:
@@ -133,6 +140,7 @@ def _ask_export(
             from tfrs_selfattn.export import load_recommender
 
             recommender = load_recommender(str(base), titles=titles)
+        times |= parse_told(*told, recommender.inputs)
         answers = recommender.recommend([past], [left_out], **times)[0][:limit]
         print_answer(report, recommender, past, answers)
     unknown = recommender.unknown(past)
@@ -140,7 +148,7 @@ def _ask_export(
         {
             "history": past,
             "unknown": unknown,
-            "most_popular": len(unknown) == len(past),
+            "most_popular": len(unknown) == len(past) and not recommender.knows_users,
             "recommendations": [
                 {"id": item.id, "score": item.score, "title": item.title}
                 for item in answers
@@ -157,6 +165,7 @@ def _ask_server(
     past: list[str],
     left_out: list[str],
     times: dict[str, Any],
+    told: tuple[list[str], list[str]],
     titles: dict[str, str],
     limit: int,
 ) -> None:
@@ -168,10 +177,14 @@ def _ask_server(
         with ShardedClient.connect(
             f"{server}/{model}", shards, timeout=_SECONDS, partial=partial
         ) as many:
+            if any(told):
+                times |= parse_told(*told, many.inputs())
             (answer,) = many.recommend([past], exclude=[left_out], **times)
         missing = answer.missing
     else:
         with connect(server, model=model) as client:
+            if any(told):
+                times |= parse_told(*told, client.inputs())
             (answer,) = client.recommend([past], exclude=[left_out], **times)
     if missing:
         report.say(
@@ -227,7 +240,11 @@ def print_answer(
     if unknown:
         report.say(f"Unknown to the model and ignored: {', '.join(unknown)}")
     if len(unknown) == len(history):
-        report.say("No item of the history is known: these are the most popular items")
+        report.say(
+            "No item of the history is known: what else is known answers, if anything"
+            if recommender.knows_users
+            else "No item of the history is known: these are the most popular items"
+        )
     if history:
         report.table(
             ("last items", "title"),

@@ -275,7 +275,7 @@ def train(
         )
         features, side = read_side_information(report, asked, source, prepared.split)
         if attention_images:
-            _check_images(report, attention_images, preset)
+            _check_images(report, attention_images, preset, event_features or "")
         distribution = start_strategy(report, strategy, cluster_timeout)
         folder = create_run(
             report,
@@ -340,7 +340,7 @@ def _one_of(data: Path | None, shards: Path | None) -> Path:
     return data or shards or Path()
 
 
-def _check_images(report: Report, count: int, preset: str) -> None:
+def _check_images(report: Report, count: int, preset: str, events: str) -> None:
     """Before a run folder is made: can these pictures be drawn?"""
     from tfrs_selfattn.cli._tensorflow import start_tensorflow
 
@@ -348,4 +348,4 @@ def _check_images(report: Report, count: int, preset: str) -> None:
         start_tensorflow()
         from tfrs_selfattn.training.tensorboard import check_attention_images
 
-        check_attention_images(count, preset)
+        check_attention_images(count, preset, events)

@@ -17,6 +17,7 @@ from tfrs_selfattn.client.answers import (
     Prediction,
     Recommendations,
     Signature,
+    TensorSpec,
     VersionStatus,
 )
 from tfrs_selfattn.client.calls import Call, Id, Ids
@@ -39,6 +40,7 @@ from tfrs_selfattn.client.grpc_wire import (
 )
 from tfrs_selfattn.client.retry import Retry
 from tfrs_selfattn.client.tensors import Tensor
+from tfrs_selfattn.client.told import Told, told_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,6 +86,7 @@ class AsyncClient:
         self.retry = Retry() if retry is None else retry
         self._examples = examples
         self._width = check_positive_int("width", width)
+        self._specs: Mapping[str, TensorSpec] | None = None
         self._channel = open_channel(grpc.aio, address, credentials)
 
     async def __aenter__(self) -> Self:
@@ -105,14 +108,18 @@ class AsyncClient:
         among: Ids | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Recommendations]:
         """The best items for each history; see `Client.recommend`."""
         times = calls.times_of(histories, timestamps, request_times)
+        told = told_of(histories, features, event_features)
+        about = await self._about(times, told)
         call = calls.recommend(
             histories,
             exclude,
             among,
-            times,
+            about,
             examples=self._examples,
             width=self._width,
         )
@@ -124,10 +131,14 @@ class AsyncClient:
         *,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Embedding]:
         """The query vector of each history."""
         times = calls.times_of(histories, timestamps, request_times)
-        call = calls.embed_query(histories, times, width=self._width)
+        told = told_of(histories, features, event_features)
+        about = await self._about(times, told)
+        call = calls.embed_query(histories, about, width=self._width)
         return await self._ask(call, len(histories))
 
     async def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
@@ -141,10 +152,14 @@ class AsyncClient:
         *,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Explanation]:
         """How much each item of each history did for a score; see `Client.explain`."""
         times = calls.times_of(histories, timestamps, request_times)
-        call = calls.explain(histories, items, times, width=self._width)
+        told = told_of(histories, features, event_features)
+        about = await self._about(times, told)
+        call = calls.explain(histories, items, about, width=self._width)
         return await self._ask(call, len(histories))
 
     async def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
@@ -165,6 +180,13 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connections."""
         await self._channel.close()
+
+    async def _about(self, times: calls.Times | None, told: Told | None) -> calls.About:
+        """What is told, with what the model takes, which is asked once."""
+        if told is not None and self._specs is None:
+            known = await self.signatures()
+            self._specs = known["embed_query"].inputs
+        return calls.About(times, told, self._specs)
 
     async def _ask(self, call: Call[list[Answer]], count: int) -> list[Answer]:
         if not count:

@@ -10,7 +10,7 @@ always merge, and matrices, where they must be, have a width from a coarse scale
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -21,11 +21,15 @@ from tfrs_selfattn.client.answers import (
     Prediction,
     RankedItem,
     Recommendations,
+    TensorSpec,
 )
 from tfrs_selfattn.client.tensors import Tensor, example
+from tfrs_selfattn.client.told import Told
 
 Id: TypeAlias = "str | bytes"
 Ids: TypeAlias = Sequence[Sequence[Id]]
+Features: TypeAlias = "Mapping[str, Sequence[Any]] | None"
+EventFeatures: TypeAlias = "Mapping[str, Sequence[Sequence[Any]]] | None"
 Answer = TypeVar("Answer")
 
 
@@ -53,11 +57,26 @@ class Times:
         }
 
 
+@dataclass(frozen=True)
+class About:
+    """What is told beside histories.
+
+    Args:
+        times: `Times` for a time-aware model, or None.
+        told: `Told` for a model with features of users, requests or events, or None.
+        specs: inputs of `embed_query`, by which what is told is checked.
+    """
+
+    times: Times | None = None
+    told: Told | None = None
+    specs: Mapping[str, TensorSpec] | None = None
+
+
 def recommend(
     histories: Ids,
     exclude: Ids | None,
     among: Ids | None,
-    times: Times | None,
+    about: About,
     *,
     examples: bool,
     width: int,
@@ -75,17 +94,18 @@ def recommend(
     if among is not None:
         others["candidates"] = _rows("among", among, len(rows))
     if examples and among is None:
+        if about.told is not None:
+            about.told.check(about.specs or {})
         lists = {"history": rows, **others}
-        serialized = [
-            example(
-                {name: lists[name][row] for name in lists},
-                {} if times is None else times.of(row),
-            )
-            for row in range(len(rows))
-        ]
+        serialized = []
+        for row in range(len(rows)):
+            texts, numbers = ({}, {}) if about.told is None else about.told.of(row)
+            ids = {name: lists[name][row] for name in lists}
+            times = {} if about.times is None else about.times.of(row)
+            serialized.append(example({**texts, **ids}, times, numbers))
         inputs = {"examples": Tensor("string", (len(rows),), serialized)}
         return Call("tf_example", inputs, _ranked)
-    inputs = _history(rows, times, width)
+    inputs = _history(rows, about, width)
     signature = "serving_default"
     if others:
         inputs |= {name: _matrix(lists, width) for name, lists in others.items()}
@@ -93,12 +113,10 @@ def recommend(
     return Call(signature, inputs, _ranked)
 
 
-def embed_query(
-    histories: Ids, times: Times | None, *, width: int
-) -> Call[list[Embedding]]:
+def embed_query(histories: Ids, about: About, *, width: int) -> Call[list[Embedding]]:
     """The query vector of each history."""
     rows = _rows("histories", histories)
-    return Call("embed_query", _history(rows, times, width), _vectors)
+    return Call("embed_query", _history(rows, about, width), _vectors)
 
 
 def embed_items(items: Sequence[Id]) -> Call[list[Embedding]]:
@@ -108,7 +126,7 @@ def embed_items(items: Sequence[Id]) -> Call[list[Embedding]]:
 
 
 def explain(
-    histories: Ids, items: Sequence[Id], times: Times | None, *, width: int
+    histories: Ids, items: Sequence[Id], about: About, *, width: int
 ) -> Call[list[Explanation]]:
     """What each item of a history did for the score of an item."""
     rows = _rows("histories", histories)
@@ -119,7 +137,7 @@ def explain(
             f"{len(asked)} for {len(rows)} histories. Repeat a history to explain "
             "several items."
         )
-    inputs = _history(rows, times, width)
+    inputs = _history(rows, about, width)
     inputs["item"] = Tensor("string", (len(asked),), asked)
 
     def read(prediction: Prediction) -> list[Explanation]:
@@ -192,13 +210,15 @@ def times_of(
     return Times(given, list(now))
 
 
-def _history(
-    rows: list[list[bytes]], times: Times | None, width: int
-) -> dict[str, Tensor]:
+def _history(rows: list[list[bytes]], about: About, width: int) -> dict[str, Tensor]:
     inputs = {"history": _matrix(rows, width)}
+    times = about.times
     if times is not None:
         inputs["timestamps"] = _matrix(times.timestamps, width, "int64")
         inputs["request_time"] = Tensor("int64", (len(rows),), times.request_times)
+    if about.told is not None:
+        columns = inputs["history"].shape[1]
+        inputs |= about.told.tensors(about.specs or {}, width=columns, before=1)
     return inputs
 
 

@@ -16,11 +16,13 @@ from tfrs_selfattn.client.answers import (
     Prediction,
     Recommendations,
     Signature,
+    TensorSpec,
     VersionStatus,
 )
 from tfrs_selfattn.client.calls import Call, Id, Ids
 from tfrs_selfattn.client.errors import ServerError
 from tfrs_selfattn.client.tensors import Tensor
+from tfrs_selfattn.client.told import Told, told_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,6 +47,7 @@ class Methods(abc.ABC):
         self.address = address
         self._examples = examples
         self._width = width
+        self._specs: Mapping[str, TensorSpec] | None = None
 
     @property
     def width(self) -> int:
@@ -98,6 +101,8 @@ class Methods(abc.ABC):
         among: Ids | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Recommendations]:
         """The best items for each history.
 
@@ -109,17 +114,24 @@ class Methods(abc.ABC):
             timestamps: list of lists of int, the Unix time of each item, or None. For
                 time-aware models.
             request_times: list of int, one for each history, or None. Defaults to now.
+            features: by name, a list with a value for each history, of its user or
+                request: text, a number, a list of numbers, or None where it is not
+                known. For models that take them.
+            event_features: by name, a list for each history with a value for each of
+                its items, likewise.
 
         Returns:
             A `Recommendations` for each history.
         """
         times = calls.times_of(histories, timestamps, request_times)
+        told = told_of(histories, features, event_features)
+        about = self._about(times, told)
         return self._ask(
             calls.recommend(
                 histories,
                 exclude,
                 among,
-                times,
+                about,
                 examples=self._examples,
                 width=self._width,
             ),
@@ -132,10 +144,14 @@ class Methods(abc.ABC):
         *,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Embedding]:
         """The query vector of each history; arguments as in `recommend`."""
         times = calls.times_of(histories, timestamps, request_times)
-        call = calls.embed_query(histories, times, width=self._width)
+        told = told_of(histories, features, event_features)
+        about = self._about(times, told)
+        call = calls.embed_query(histories, about, width=self._width)
         return self._ask(call, len(histories))
 
     def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
@@ -149,6 +165,8 @@ class Methods(abc.ABC):
         *,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[Explanation]:
         """How much each item of each history did for the score of an item.
 
@@ -157,13 +175,26 @@ class Methods(abc.ABC):
             items: list of ids, one for each history: the item to explain.
             timestamps: list of lists of int.
             request_times: list of int.
+            features: as in `recommend`.
+            event_features: likewise.
 
         Returns:
             An `Explanation` for each history.
         """
         times = calls.times_of(histories, timestamps, request_times)
-        call = calls.explain(histories, items, times, width=self._width)
+        told = told_of(histories, features, event_features)
+        about = self._about(times, told)
+        call = calls.explain(histories, items, about, width=self._width)
         return self._ask(call, len(histories))
+
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What a request may tell, by name: the history, its times, and features.
+
+        The server is asked once.
+        """
+        if self._specs is None:
+            self._specs = self.signatures()["embed_query"].inputs
+        return self._specs
 
     def wait_until_available(self, timeout: float = 60.0) -> VersionStatus:
         """Waits until the server serves a version of the model, and returns that."""
@@ -186,6 +217,10 @@ class Methods(abc.ABC):
                         self.address,
                     )
             time.sleep(_POLL_SECONDS)
+
+    def _about(self, times: calls.Times | None, told: Told | None) -> calls.About:
+        """What is told, with what the model takes."""
+        return calls.About(times, told, None if told is None else self.inputs())
 
     def _ask(self, call: Call[list[Answer]], count: int) -> list[Answer]:
         if not count:  # Servers differ about empty batches, and there is no question.

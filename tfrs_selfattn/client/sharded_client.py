@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,6 +15,7 @@ from tfrs_selfattn.client.answers import (
     Prediction,
     RankedItem,
     ShardedRecommendations,
+    TensorSpec,
 )
 from tfrs_selfattn.client.by_address import connect
 from tfrs_selfattn.client.calls import Ids
@@ -139,6 +140,8 @@ class ShardedClient:
         exclude: Ids | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: calls.Features = None,
+        event_features: calls.EventFeatures = None,
     ) -> list[ShardedRecommendations]:
         """The best items for each history; arguments as in `Client.recommend`.
 
@@ -150,7 +153,11 @@ class ShardedClient:
             None if self.keep_seen else histories, exclude, len(histories)
         )
         vectors = self._query.embed_query(
-            histories, timestamps=timestamps, request_times=request_times
+            histories,
+            timestamps=timestamps,
+            request_times=request_times,
+            features=features,
+            event_features=event_features,
         )
         if not vectors:
             return []
@@ -163,6 +170,10 @@ class ShardedClient:
             )
             for row, vector in enumerate(vectors)
         ]
+
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What a request may tell, as of `Client.inputs`."""
+        return self._query.inputs()
 
     def _search(
         self, vectors: list[Embedding], left_out: list[list[bytes]], deadline: float

@@ -34,7 +34,11 @@ class Explainer:
 
     Args:
         model: `SequenceRetrieval`, or a model with its `query_tower` and
-            `candidate_tower`. Must not be trained on meanwhile.
+            `candidate_tower`. Must not be trained on meanwhile, and take no features of
+            users, requests or events: of such, ask the export, which does.
+
+    Raises:
+        ValueError: when the model takes such features.
 
     Example:
 
@@ -45,6 +49,17 @@ class Explainer:
     """
 
     def __init__(self, model: Any) -> None:
+        taken = [
+            name
+            for name in ("query_projection", "event_projection")
+            if getattr(model.query_tower, name, None) is not None
+        ]
+        if taken:
+            raise ValueError(
+                "`model` must take histories alone. Received: one with "
+                f"{' and '.join(taken)}. Export it, and ask `Recommender.explain` or "
+                "the signature `explain` with the features."
+            )
         self._query_tower = model.query_tower
         self._candidate_tower = model.candidate_tower
         ids = tf.TensorSpec([None, None], tf.int32)

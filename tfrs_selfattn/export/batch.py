@@ -35,7 +35,7 @@ class BatchRecommender:
 
     def __init__(self, path: Path, request_time: int) -> None:
         version = newest(path)
-        self._manifest: dict[str, Any] = read_manifest(version)
+        self._manifest: dict[str, Any] = manifest_of(version)
         self._request_time = request_time
         self._model = load(version)  # Its variables go with it.
 
@@ -92,6 +92,24 @@ class BatchRecommender:
             "timestamps": tf.constant(_matrix(users["timestamps"], 0), tf.int64),
             "request_time": tf.constant(asked, tf.int64),
         }
+
+
+def manifest_of(version: Path) -> dict[str, Any]:
+    """The manifest of an export that histories alone, or with times, ask.
+
+    Raises:
+        InputError: when it takes features beside them, which files of users have not.
+    """
+    contents = read_manifest(version)
+    kinds = {"events": "events", "query": "users or requests"}
+    told = [kinds[kind] for kind in kinds if kind in contents.get("features", {})]
+    if told:
+        raise InputError(
+            "An export must take histories alone to answer files of users. Received: "
+            f"{version}, which takes features of {', '.join(told)}. Ask it by "
+            "`Recommender.recommend`, or train without these features."
+        )
+    return contents
 
 
 def batches(users: pl.DataFrame, batch_size: int) -> Iterator[pl.DataFrame]:

@@ -19,8 +19,13 @@ from typing import Any, NamedTuple
 from tfrs_selfattn._checks import InputError, check_positive_int
 from tfrs_selfattn._locks import try_lock
 from tfrs_selfattn.export import manifest
-from tfrs_selfattn.export.batch import BatchRecommender, batches, in_order
-from tfrs_selfattn.export.recommender import newest, read_manifest
+from tfrs_selfattn.export.batch import (
+    BatchRecommender,
+    batches,
+    in_order,
+    manifest_of,
+)
+from tfrs_selfattn.export.recommender import newest
 from tfrs_selfattn.export.users import UserSource, find_users
 
 JOB = "job.json"
@@ -132,7 +137,7 @@ def recommend_all(
     check_positive_int("batch_size", batch_size)
     check_positive_int("users_per_file", users_per_file)
     version = newest(Path(export))
-    read_manifest(version)
+    manifest_of(version)
     source = find_users(users)
     folder = Path(output)
     job = make_job(

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.models.query_features import nothing_known
 
 
 class VocabularyLike(Protocol):
@@ -37,6 +36,9 @@ def candidates_of(model: Any, num_items: int) -> npt.NDArray[np.float32]:
     if getattr(model.query_tower, "time_aware", False):
         nothing = tf.zeros([1, 1], tf.int64)
         times = {"timestamps": nothing, "request_time": nothing[0]}
+    # Not before: the package refuses Keras 3, and `export` says better what needs it.
+    from tfrs_selfattn.models.query_features import nothing_known
+
     history = tf.zeros([1, 1], tf.int32)
     known = nothing_known(model.query_tower, history)
     model.query_tower(history, training=False, **times, **known)

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.client.calls import times_of
+from tfrs_selfattn.client.answers import TensorSpec
+from tfrs_selfattn.client.calls import EventFeatures, Features, times_of
+from tfrs_selfattn.client.told import Told, told_of
 from tfrs_selfattn.export import manifest, versions
 from tfrs_selfattn.export.loading import load
 from tfrs_selfattn.export.requests import padded
@@ -72,10 +74,31 @@ class Recommender:
         self.titles = {**read_titles(path), **(titles or {})}
         self._signatures = load(path).signatures
 
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """What is asked about, by name: the history, its times, and features."""
+        described = self.manifest["signatures"]["embed_query"]["inputs"]
+        return {
+            name: TensorSpec(spec["dtype"], tuple(spec["shape"]))
+            for name, spec in described.items()
+        }
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether features of users or requests answer a history of no known item."""
+        return "query" in self._told
+
+    @property
+    def _told(self) -> set[str]:
+        """Of what features are taken beside histories: queries, events, or neither."""
+        described: dict[str, Any] = self.manifest.get("features", {})
+        return {"query", "events"} & described.keys()
+
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The ids of a history that it does not know, and so passes over.
 
-        When that is all of them, the answer is the most popular items.
+        When that is all of them, the answer is the most popular items, or, of a model
+        that `knows_users`, what the features say.
         """
         return [item for item in history if item and item not in self.ids]
 
@@ -91,6 +114,8 @@ class Recommender:
         among: Sequence[Sequence[str]] | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: Features = None,
+        event_features: EventFeatures = None,
     ) -> list[list[Recommendation]]:
         """The best items for each history, best first, k at most.
 
@@ -103,11 +128,17 @@ class Recommender:
             timestamps: list of lists of int, the Unix time of each item. For
                 time-aware models, which need them.
             request_times: list of int, one for each history, or None for now.
+            features: by name, a list with a value for each history, of its user or
+                request: text, a number, a list of numbers, or None where it is not
+                known. Those that are left out are not known.
+            event_features: by name, a list for each history with a value for each of
+                its items, likewise.
         """
         _check_lists("histories", histories)
         if not len(histories):
             return []
-        inputs = self._inputs(histories, timestamps, request_times)
+        told = told_of(histories, features, event_features)
+        inputs = self._inputs(histories, timestamps, request_times, told)
         signature = "serving_default"
         if exclude is not None and among is not None:
             raise ValueError(
@@ -138,6 +169,8 @@ class Recommender:
         *,
         timestamps: Sequence[Sequence[int]] | None = None,
         request_times: Sequence[int] | None = None,
+        features: Features = None,
+        event_features: EventFeatures = None,
     ) -> list[list[Contribution]]:
         """How much each item of each history did for the score of an item.
 
@@ -149,6 +182,8 @@ class Recommender:
             items: list of str, one for each history: the item to explain.
             timestamps: list of lists of int.
             request_times: list of int.
+            features: as in `recommend`, like `event_features`.
+            event_features: dictionary.
 
         Returns:
             A list of `Contribution` for each history, in its order, 0 for an id that
@@ -180,7 +215,8 @@ class Recommender:
                 )
         if not len(histories):
             return []
-        inputs = self._inputs(histories, timestamps, request_times)
+        told = told_of(histories, features, event_features)
+        inputs = self._inputs(histories, timestamps, request_times, told)
         inputs["item"] = tf.constant(list(items), tf.string)
         found = self._signatures["explain"](**inputs)["contribution"].numpy()
         return [
@@ -196,6 +232,7 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         timestamps: Sequence[Sequence[int]] | None,
         request_times: Sequence[int] | None,
+        told: Told | None,
     ) -> dict[str, tf.Tensor]:
         """The inputs that say what is asked about."""
         inputs = {"history": tf.constant(padded(histories), tf.string)}
@@ -209,6 +246,12 @@ class Recommender:
             moments = [*times.timestamps, [0] * max(map(len, histories))]
             inputs["timestamps"] = tf.constant(padded(moments)[:-1], tf.int64)
             inputs["request_time"] = tf.constant(times.request_times, tf.int64)
+        if told is None and not self._told:
+            return inputs
+        told = told or Told([len(row) for row in histories], {}, {})
+        width = int(inputs["history"].shape[1])
+        for name, each in told.tensors(self.inputs, width=width).items():
+            inputs[name] = tf.constant(each.values, each.dtype, each.shape)
         return inputs
 
 

@@ -177,11 +177,12 @@ class AttentionImages(keras.callbacks.Callback):  # type: ignore[misc]
         ]
 
 
-def check_attention_images(count: Any, preset: str) -> int:
+def check_attention_images(count: Any, preset: str, events: str = "") -> int:
     """Checks `attention_images` before a run folder is made.
 
     Raises:
-        InputError: when the preset has no attention weights, or matplotlib is missing.
+        InputError: when the preset has no attention weights, the model takes features
+            of events, or matplotlib is missing.
     """
     if not count:
         return 0
@@ -191,6 +192,11 @@ def check_attention_images(count: Any, preset: str) -> int:
             "Pictures of attention need a model with softmax attention. Received: "
             "--attention-images with --preset hstu, whose weights are no shares. Leave "
             "the option out, or use another preset."
+        )
+    if events:
+        raise InputError(
+            "Pictures of attention need a model of items and times. Received: "
+            f"--attention-images with --event-features {events}. Leave one of them out."
         )
     heat_map(np.zeros([1, 1]), [""])  # says what to install
     return number

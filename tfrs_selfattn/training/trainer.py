@@ -109,7 +109,11 @@ def train(
         TrainingDiverged: when the loss is no longer finite.
     """
     check_split(split)
-    images = check_attention_images(attention_images, folder.config.model.preset)
+    images = check_attention_images(
+        attention_images,
+        folder.config.model.preset,
+        folder.config.features.events,
+    )
     replicas = Replicas.of(strategy)
     lock = exclusive(folder.path) if replicas.is_chief else contextlib.nullcontext()
     with lock, replicas.together():
