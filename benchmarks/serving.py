@@ -30,7 +30,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np  # noqa: E402
 
-WIDTH, LENGTH, K = 64, 50, 100
+LENGTH, K = 50, 100
 THREADS = 8
 
 # In a process of its own: what a server would hold, and no more.
@@ -66,22 +66,23 @@ print(json.dumps(result))
 """
 
 
-def make_model(size, seed=0):
+def make_model(size, width, seed=0):
     import tensorflow as tf
 
     from tfrs_selfattn.models import presets
 
     tf.keras.utils.set_random_seed(seed)  # exports made apart have one tower
     model = presets.sasrec(
-        num_items=size, embedding_dim=WIDTH, max_length=LENGTH, seed=seed
+        num_items=size, embedding_dim=width, max_length=LENGTH, seed=seed
     )
     draw = np.random.default_rng(seed)
-    centers = draw.normal(size=[int(size**0.5), WIDTH])
-    table = centers[draw.integers(len(centers), size=size + 1)]
-    table = table + 0.5 * draw.normal(size=table.shape)
+    centers = draw.standard_normal([int(size**0.5), width], np.float32)
+    table = draw.standard_normal([size + 1, width], np.float32)
+    table *= 0.5
+    table += centers[draw.integers(len(centers), size=size + 1)]
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     model.query_tower(tf.zeros([1, 1], tf.int32))
-    model.query_tower.item_embedding.embeddings.assign(table.astype(np.float32))
+    model.query_tower.item_embedding.embeddings.assign(table)
     return model
 
 
@@ -294,6 +295,7 @@ def profile(path, ids, repeats=200):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[3_000, 100_000])
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument(
         "--indexes",
         nargs="+",
@@ -316,14 +318,14 @@ def main():
             ids = [f"item-{number}" for number in range(size)]
             model, answers = None, {}
             if options.profile:
-                model = make_model(size)
+                model = make_model(size, options.width)
                 profile(export_ours(model, folder / "exact", ids, "exact"), ids)
                 continue
             for index in options.indexes:
                 base = folder / index.replace(" ", "-")
                 path = base / "1"
                 if not path.exists():
-                    model = model or make_model(size)
+                    model = model or make_model(size, options.width)
                     begun = time.perf_counter()
                     if index == "brute force":
                         export_brute_force(model, base, ids)

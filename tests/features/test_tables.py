@@ -173,8 +173,6 @@ def test_vectors_are_lists_in_parquet(tmp_path):
 
 def test_the_films_of_movielens_100k(ml_100k):
     path = find_feature_table(ml_100k, "items")
-    if path is None:
-        pytest.skip("this copy has another layout")
     features = FeatureSet((Text("title"), MultiCategory("genres")))
     table = read_feature_table(path, features)
     assert len(table.ids) == 1682
@@ -190,6 +188,26 @@ def test_the_films_of_movielens_100k(ml_100k):
     )
     assert (len(table.ids), table.raw["age"][0]) == (943, 24)
     assert table.raw["occupation"][0] == b"technician"
+
+
+def test_the_films_and_users_of_recbole(tmp_path):
+    films, users = tmp_path / "ml-100k.item", tmp_path / "ml-100k.user"
+    films.write_text(
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+        "1\tToy Story\t1995\tAnimation Children's Comedy\n"
+        "267\tunknown\t\tunknown\n"
+    )
+    users.write_text("user_id:token\tage:token\tgender:token\n1\t24\tM\n")
+    assert find_feature_table(tmp_path, "items") == films
+    assert find_feature_table(tmp_path, "users") == users
+    features = FeatureSet((Text("title"), MultiCategory("genres")))
+    table = read_feature_table(films, features)
+    assert table.raw["title"].tolist() == [b"Toy Story (1995)", b"unknown"]
+    assert table.raw["genres"].tolist() == [b"Animation|Children's|Comedy", b"unknown"]
+    features = FeatureSet((Category("gender"), Number("age")))
+    table = read_feature_table(users, features, id_column="user_id")
+    assert table.raw["age"].tolist() == [24]
+    assert find_feature_table(tmp_path / "none", "items") is None
 
 
 def test_the_files_of_movielens_1m(tmp_path):

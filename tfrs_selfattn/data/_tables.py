@@ -40,6 +40,7 @@ _BY_SUFFIX = {
     ".tsv": TextLayout("\t", quote='"'),
     ".inter": RECBOLE,
     ".item": RECBOLE,
+    ".user": RECBOLE,
 }
 SUFFIXES = (".csv", ".tsv", ".parquet", ".avro", ".inter")
 

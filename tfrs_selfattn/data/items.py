@@ -43,7 +43,7 @@ def read_titles(
     schema = table.schema()
     title: pl.Expr
     if path.suffix == ".item" and {"movie_title", "release_year"} <= set(schema):
-        title = _with_year("movie_title", "release_year")
+        title = with_year("movie_title", "release_year")
     else:
         _check_column(table, title_column, "title_column")
         title = pl.col(title_column).cast(pl.String)
@@ -87,7 +87,8 @@ def _read_movielens(path: Path, separator: str) -> dict[str, str]:
     return titles
 
 
-def _with_year(title: str, year: str) -> pl.Expr:
+def with_year(title: str, year: str) -> pl.Expr:
+    """Titles of a column, with the year of another one behind them in brackets."""
     dated = pl.format("{} ({})", pl.col(title).str.strip_chars(), pl.col(year))
     # Where the year is no number, the title stands alone.
     return pl.when(pl.col(year).str.contains(r"^\d+$")).then(dated).otherwise(title)

@@ -1,4 +1,4 @@
-"""MovieLens' own files of films and users, which have no header line."""
+"""Files of films and users: MovieLens' own, without a header line, and RecBole's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tfrs_selfattn._checks import InputError
+from tfrs_selfattn.data.items import with_year
 
 _LATIN = "latin-1"
 # File name to separator and columns; "" is not read.
@@ -72,10 +73,26 @@ def read(path: Path) -> pl.DataFrame | None:
     return pl.DataFrame(rows)
 
 
+def with_usual_names(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
+    """RecBole's films with `title` and `genres` as the others have them."""
+    if path.suffix != ".item":
+        return frame
+    more = []
+    if {"movie_title", "release_year"} <= set(frame.columns):
+        more.append(with_year("movie_title", "release_year").alias("title"))
+    for genres in {"class", "genre"} & set(frame.columns):
+        more.append(pl.col(genres).str.replace_all(" ", "|").alias("genres"))
+    return frame.with_columns(more)
+
+
 def find_feature_table(folder: Path, of: str) -> Path | None:
-    """The file of "items" or "users" in a MovieLens folder; None without one."""
-    names = {"items": ("movies.dat", "u.item"), "users": ("users.dat", "u.user")}
+    """The file of "items" or "users" in a folder of MovieLens, as it comes or as
+    RecBole has it; None without one."""
+    names = {
+        "items": ("movies.dat", "u.item", "*.item"),
+        "users": ("users.dat", "u.user", "*.user"),
+    }
     for name in names[of]:
-        if (folder / name).is_file():
-            return folder / name
+        for path in sorted(folder.glob(name)):
+            return path
     return None

@@ -123,8 +123,9 @@ def read_feature_table(
     """Reads and checks a table of features.
 
     Args:
-        path: a `.csv`, `.tsv` or `.parquet` file, or MovieLens' `movies.dat`,
-            `users.dat`, `u.item` or `u.user`.
+        path: a `.csv`, `.tsv` or `.parquet` file, MovieLens' `movies.dat`,
+            `users.dat`, `u.item` or `u.user`, or RecBole's `.item` or `.user`, whose
+            films get `title` and `genres` like the others.
         features: which columns to read, and what they must hold.
         id_column: str. The column of ids. Defaults to `"item_id"`.
         optional: names of features whose column may be absent; they are then missing
@@ -173,7 +174,7 @@ def read_frame(path: Path) -> pl.DataFrame:
     table = scan_table(path)
     table.schema()
     try:
-        return table.frame.collect()
+        return movielens.with_usual_names(path, table.frame.collect())
     except pl.exceptions.PolarsError as error:
         raise table.unreadable(error) from None
 
