@@ -9,7 +9,13 @@ import tensorflow as tf
 
 from tests.export.tiny import COUNTS, IDS, K, N, make_vocabulary
 from tfrs_selfattn import InputError
-from tfrs_selfattn.export import ExportError, export_shards, sharded
+from tfrs_selfattn.export import (
+    ExportError,
+    NewItems,
+    export_shards,
+    refresh_recommender,
+    sharded,
+)
 from tfrs_selfattn.export.popularity import log_shares
 
 SHARDS = 3
@@ -49,6 +55,14 @@ def test_popularity_is_that_of_all_items(exports):
         ids, scores = (answer[name].numpy()[0] for name in ("ids", "scores"))
         for item, score in zip(ids, scores, strict=True):
             assert score == log_shares(COUNTS)[IDS.index(item.decode())]
+
+
+def test_shards_are_not_refreshed(exports):
+    for export in exports:
+        base = export.path.parent
+        with pytest.raises(InputError, match=r"parts='(query|index)'.*--shards"):
+            refresh_recommender(base, NewItems(IDS))
+        assert [path.name for path in base.iterdir()] == [export.path.name]
 
 
 @pytest.mark.usefixtures("in_this_process")

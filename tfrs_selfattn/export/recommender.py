@@ -307,7 +307,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(
             "An export must hold the query tower and the index. Received: "
             f"{path}, which holds parts={contents['parts']!r}. Export the run without "
-            "--query-only and --index-only."
+            "--query-only, --index-only and --shards."
         )
     if not {"version", "k"} <= contents.keys():
         raise InputError(
