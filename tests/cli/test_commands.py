@@ -79,7 +79,7 @@ def test_a_run_that_diverges_fails_and_says_what_to_do(cli, events, columns, tmp
     assert (done.status, done.out) == (1, "")
     *_, line = done.err.splitlines()
     assert re.search(
-        r"^error: The loss of epoch \d is (nan|inf), .*lower --learning-rate\.$", line
+        r"^error: The loss of epoch \d is (nan|inf), .*lower --learning-rate;", line
     )
 
 
