@@ -65,7 +65,7 @@ def test_a_time_aware_run_trains_validates_and_comes_back(run, split, monkeypatc
     loaded = training.load_model(training.RunFolder.open(folder.path))
     assert loaded.time_aware
     sliding = {"windows": "sliding", "stride": 3, "times": True}
-    assert asked == {"row_length": 8, "seed": 3, **sliding}
+    assert asked == {"row_length": 8, "seed": 3, "starts": False, **sliding}
     found = evaluate_ranking(loaded.scorer(), split.validation)
     assert found.metrics["ndcg@10"] == pytest.approx(result.validation["ndcg@10"])
 
