@@ -102,10 +102,10 @@ def worker() -> None:
 
 
 def workers() -> None:
-    from tests.serving.model_server import free_port
+    from tests.ports import free_ports
 
     def run(count: int) -> dict[str, float]:
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
         started = []
         for index in range(count):
             task = {"type": "worker", "index": index}

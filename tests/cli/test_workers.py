@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.ports import free_ports
 from tfrs_selfattn import training
 
 EPOCHS = 2
@@ -22,14 +22,6 @@ OPTIONS = (
     *("--epochs", EPOCHS, "--batch-size", "7", "--dropout", "0"),
 )
 SECONDS = 500  # bound of what takes 30, beside other tests
-
-
-def free_ports(count):
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def config_of(ports, index):

@@ -16,7 +16,8 @@ from tfrs_selfattn.features import (
     Number,
     Vector,
 )
-from tfrs_selfattn.features.events import column_readers, table_of_events
+from tfrs_selfattn.features.columns import column_readers
+from tfrs_selfattn.features.events import table_of_events
 
 
 def draw_raw(count):

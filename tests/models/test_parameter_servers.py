@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -13,17 +12,10 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.models import parameter_servers
+from tests.ports import free_ports
 from tfrs_selfattn import data
 
 SECONDS = 500  # bound of what takes 30, beside other tests
-
-
-def free_addresses(count):
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in listeners]
-    for listener in listeners:
-        listener.close()
-    return addresses
 
 
 @pytest.fixture
@@ -57,7 +49,8 @@ def test_two_servers_and_a_worker_learn_what_one_process_learns(start, tmp_path)
     split = data.leave_one_out(data.build_sequences(data.events_from_frame(log)))
     rows, checkpoint = tmp_path / "rows", tmp_path / "checkpoint"
     data.write_shards(split, rows, row_length=11, rows_per_shard=20)
-    chief, worker, *servers = free_addresses(4)
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(4)]
+    chief, worker, *servers = addresses
     cluster = {"chief": [chief], "worker": [worker], "ps": servers}
     for task, index in (("ps", 0), ("ps", 1), ("worker", 0)):
         start(task, rows, checkpoint, cluster, index)

@@ -6,11 +6,12 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.ports import free_ports
 
 STAND_IN = Path(__file__).with_name("stand_in")
 STOCK = os.environ.get("TENSORFLOW_MODEL_SERVER") or shutil.which(
@@ -25,12 +26,6 @@ def can_run():
     return bool(STOCK) or importlib.util.find_spec("tensorflow_serving") is not None
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class ModelServer:
     """A server process.
 
@@ -41,7 +36,7 @@ class ModelServer:
     """
 
     def __init__(self, folder, models, **flags):
-        self.grpc_port, self.rest_port = free_port(), free_port()
+        self.grpc_port, self.rest_port = free_ports(2)
         self.address = f"127.0.0.1:{self.grpc_port}"
         self.rest_address = f"http://127.0.0.1:{self.rest_port}"
         entries = "".join(

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import pytest
 
-from tests.serving.model_server import free_port
+from tests.ports import free_port
 from tfrs_selfattn import InputError
 from tfrs_selfattn.client import (
     AsyncClient,

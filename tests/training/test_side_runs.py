@@ -13,7 +13,7 @@ from tests.training.conftest import SMALL
 from tfrs_selfattn import InputError, data, training
 from tfrs_selfattn.data.side import EVENT, QUERY
 from tfrs_selfattn.features import Category, FeatureSet, FeatureTable, Number, Vector
-from tfrs_selfattn.features.events import column_readers
+from tfrs_selfattn.features.columns import column_readers
 from tfrs_selfattn.training.side_information import Known, SideInformation
 from tfrs_selfattn.training.trainer import check_rows
 

@@ -15,7 +15,7 @@ from tfrs_selfattn.features import (
     parse_features,
     read_feature_table,
 )
-from tfrs_selfattn.features.events import column_readers
+from tfrs_selfattn.features.columns import column_readers
 from tfrs_selfattn.features.feature_set import check_distinct
 from tfrs_selfattn.features.movielens import is_movielens
 from tfrs_selfattn.training import DataConfig, FeaturesConfig

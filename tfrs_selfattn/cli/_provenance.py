@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 _KNOWN_OTHERWISE = {"max_length", "time_aware", "embedding_dim"}
 
 
+def facts_of(folder: RunFolder) -> dict[str, Any]:
+    """What a run folder tells every kind of export, by argument."""
+    metrics = folder.metrics()
+    return {
+        "vocabulary": folder.vocabulary(),
+        "titles": folder.titles(),
+        "metrics": {name: metrics.get(name) for name in ("validation", "test")},
+        "source": source_of(folder),
+    }
+
+
 def source_of(folder: RunFolder) -> dict[str, Any]:
     """Data, settings and protocol of a run, as `export.manifest` names them."""
     config, metrics = folder.config, folder.metrics()

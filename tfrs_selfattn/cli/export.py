@@ -100,7 +100,9 @@ def export(
     notes = None if card_notes is None else read_notes(card_notes)
     folder = training.RunFolder.open(run)
     if shards is not None:
-        _export_shards(report, run, folder, to, shards, k=k, index=index, xla=xla)
+        _export_shards(
+            report, run, folder, to, shards, k=k, index=index, xla=xla, notes=notes
+        )
         return
     with report.working():
         model = load_best(report, folder)
@@ -146,10 +148,11 @@ def _export_shards(
     k: int,
     index: str,
     xla: bool,
+    notes: str | None,
 ) -> None:
+    from tfrs_selfattn.cli._provenance import facts_of
     from tfrs_selfattn.cli._steps import load_best
 
-    metrics = folder.metrics()
     with report.working():
         model = load_best(report, folder)
         from tfrs_selfattn.export import export_shards
@@ -158,17 +161,12 @@ def _export_shards(
             query, *parts = export_shards(
                 model,
                 base,
-                vocabulary=folder.vocabulary(),
                 num_shards=shards,
                 k=k,
                 index=index,
                 xla=xla,
-                titles=folder.titles(),
-                metrics={name: metrics.get(name) for name in ("validation", "test")},
-                source={
-                    "run": folder.path.name,
-                    "data": folder.config.data.fingerprint,
-                },
+                notes=notes,
+                **facts_of(folder),
             )
         report.say(
             f"Exported version {query.version}: {query.path.parent} and {shards} "
@@ -201,24 +199,20 @@ def export_run(
     notes: str | None = None,
 ) -> Export:
     """Exports the model of a run folder, checked in a process of its own."""
-    from tfrs_selfattn.cli._provenance import source_of
+    from tfrs_selfattn.cli._provenance import facts_of
     from tfrs_selfattn.export import export_recommender
 
-    metrics = folder.metrics()
     with report.waiting("Exporting, and asking the export in a process of its own"):
         done = export_recommender(
             model,
             base,
-            vocabulary=folder.vocabulary(),
             k=k,
             keep_seen=keep_seen,
             index=index,
             xla=xla,
             parts=parts,
-            titles=folder.titles(),
-            metrics={name: metrics.get(name) for name in ("validation", "test")},
-            source=source_of(folder),
             notes=notes,
+            **facts_of(folder),
         )
     report.say(
         f"Exported version {done.version} to {done.path}: answers in a process with "

@@ -47,6 +47,7 @@ def export_shards(
     titles: Mapping[str, str] | None = None,
     metrics: Any = None,
     source: Any = None,
+    notes: str | None = None,
     verify: bool = True,
 ) -> list[Export]:
     """Exports a retrieval model as one query model and shards of its items.
@@ -66,6 +67,8 @@ def export_shards(
         titles: mapping from item id to title, or None. Defaults to `None`.
         metrics: what JSON can hold. Defaults to `None`.
         source: likewise. Defaults to `None`.
+        notes: str or None. Markdown that every model card ends with. Defaults to
+            `None`.
         verify: bool. Compare the answers of each before it is published. Defaults to
             `True`.
 
@@ -79,7 +82,7 @@ def export_shards(
     k = check_positive_int("k", k)
     num_shards = check_positive_int("num_shards", num_shards)
     base = Path(base)
-    manifest.check_json(metrics=metrics, source=source)
+    manifest.check_json(metrics=metrics, source=source, notes=notes)
     ids = checks.checked_ids(vocabulary.ids)
     if num_shards > len(ids):
         raise InputError(
@@ -134,6 +137,7 @@ def export_shards(
                         "refreshed_from": None,
                         "metrics": metrics,
                         "source": source,
+                        "notes": notes,
                     },
                 )
             )
@@ -147,6 +151,7 @@ def export_shards(
             titles=titles,
             metrics=metrics,
             source=source,
+            notes=notes,
             verify=verify,
         )
     except BaseException:

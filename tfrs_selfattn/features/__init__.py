@@ -31,7 +31,7 @@ _EXPORTS = {
     "Number": "number",
     "Text": "text",
     "Vector": "vector",
-    "column_readers": "events",
+    "column_readers": "columns",
     "find_feature_table": "movielens",
     "parse_features": "parsing",
     "read_feature_table": "table",

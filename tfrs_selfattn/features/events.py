@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from tfrs_selfattn.data.side import ReadColumn, SideTable
+from tfrs_selfattn.data.side import SideTable
 from tfrs_selfattn.features.encoder import FeatureEncoder
-from tfrs_selfattn.features.feature import Feature
 from tfrs_selfattn.features.feature_set import FeatureSet
 
 
@@ -52,31 +50,3 @@ def _codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         return _codes(np.array([row.tobytes() for row in values], object))
     codes: npt.NDArray[np.int64] = np.unique(values, return_inverse=True)[1]
     return codes.reshape(-1)
-
-
-def column_readers(*sets: FeatureSet | None) -> dict[str, ReadColumn]:
-    """Functions that read the columns of features from an event log.
-
-    Args:
-        *sets: `FeatureSet`, or None for none.
-    """
-    return {each.name: _reader(each) for some in sets if some for each in some}
-
-
-def _reader(feature: Feature) -> ReadColumn:
-    def read(column: pl.Series, place: str) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any]
-        if feature.dtype != "string" or column.dtype != pl.String:
-            values = feature.read(column, place)
-            return values
-        # A log of millions of events has few different values, kept once each.
-        kept = column.fill_null("").cast(pl.Categorical)
-        distinct = kept.unique()
-        codes = distinct.to_physical().to_numpy()
-        place_of = np.zeros(int(codes.max(initial=0)) + 1, np.int64)
-        place_of[codes] = np.arange(len(codes))
-        values = feature.read(distinct.cast(pl.String).alias(column.name), place)
-        values = values[place_of[kept.to_physical().to_numpy()]]
-        return values
-
-    return read

@@ -50,3 +50,13 @@ def given(name: str, features: Encoded | None) -> Encoded:
             f"{name}=None. Encode them with `FeatureEncoder`."
         )
     return features
+
+
+def moved(features: Encoded, places: tf.Tensor) -> Encoded:
+    """What is known of the events of `[B, T]` that stood at `places`, int `[B, T']`."""
+    # Of an empty history a padding position is left, which stood nowhere.
+    lacking = tf.cast(tf.equal(tf.shape(features[0])[1], 0), tf.int32)
+    room = [[0, 0], [0, lacking], [0, 0]]
+    return Encoded(
+        *(tf.gather(tf.pad(each, room), places, batch_dims=1) for each in features)
+    )

@@ -13,7 +13,7 @@ from tfrs_selfattn.layers._base import has_newest
 from tfrs_selfattn.layers.pooling import SequencePooling
 from tfrs_selfattn.models._inputs import check_ids, check_times, needs_times
 from tfrs_selfattn.models.content_embedding import embed
-from tfrs_selfattn.models.query_features import given, nothing_known
+from tfrs_selfattn.models.query_features import given, moved, nothing_known
 from tfrs_selfattn.ops.masks import align_right
 
 _STDDEV = 0.02
@@ -178,14 +178,7 @@ class QueryTower(keras.Model):  # type: ignore[misc]
     ) -> tf.Tensor:
         history, times, places = self._aligned(history, timestamps, request_time)
         if self.event_projection is not None:
-            known = given("event_features", event_features)
-            # Of an empty history a padding position is left, which stands nowhere.
-            lacking = tf.cast(tf.equal(tf.shape(known[0])[1], 0), tf.int32)
-            room = [[0, 0], [0, lacking], [0, 0]]
-            moved = (
-                tf.gather(tf.pad(each, room), places, batch_dims=1) for each in known
-            )
-            event_features = Encoded(*moved)
+            event_features = moved(given("event_features", event_features), places)
         items = self._vectors(history, item_table, event_features, training)
         return self.query_of(items, history, query_features, training=training, **times)
 

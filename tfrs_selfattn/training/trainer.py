@@ -38,6 +38,7 @@ from tfrs_selfattn.training.run_folder import RunFolder
 from tfrs_selfattn.training.side_information import SideInformation
 from tfrs_selfattn.training.tensorboard import (
     AttentionImages,
+    EpochMetrics,
     check_attention_images,
     some_histories,
     write_projector,
@@ -185,9 +186,7 @@ def _train(
             checkpoint,
         ]
         if replicas.is_chief:
-            own.append(
-                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)
-            )
+            own.append(EpochMetrics(folder.tensorboard))
         own += images
         model.fit(
             replicas.distribute(
