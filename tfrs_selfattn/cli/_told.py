@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrs_selfattn._checks import InputError
+from tfrs_selfattn.client.told import features_taken
 
 if TYPE_CHECKING:
     from tfrs_selfattn.client import TensorSpec
@@ -41,12 +42,7 @@ def parse_told(
         ("--event-feature", event_features, "event_features"),
     ):
         of_events = place == "event_features"
-        known = {
-            name: spec
-            for name, spec in specs.items()
-            if name not in ("history", "timestamps", "request_time")
-            and (len(spec.shape) == 2 and spec.shape[1] is None) is of_events
-        }
+        known = features_taken(specs, of_events=of_events)
         for text in texts:
             name, equals, value = text.partition("=")
             if not equals or name not in known:
@@ -56,14 +52,13 @@ def parse_told(
                     "leave it out."
                 )
             spec = known[name]
-            row: list[str] = next(csv.reader([value], skipinitialspace=True), [])
-            if of_events:
-                if any(row) or len(row) > 1:
-                    found[place][name] = [[_value(option, spec, each) for each in row]]
-            elif len(spec.shape) == 2:
-                found[place][name] = [[_value(option, spec, each) for each in row]]
-            else:
+            if len(spec.shape) == 1:
                 found[place][name] = [_value(option, spec, value)]
+                continue
+            row: list[str] = next(csv.reader([value], skipinitialspace=True), [])
+            if of_events and not any(row) and len(row) < 2:
+                continue  # nothing is told, of however many items
+            found[place][name] = [[_value(option, spec, each) for each in row]]
     return found
 
 

@@ -64,11 +64,7 @@ class Told:
             ("features", self.features, False),
             ("event_features", self.events, True),
         ):
-            taken = {
-                name: spec
-                for name, spec in _features(specs).items()
-                if _of_event(spec) is of_events
-            }
+            taken = features_taken(specs, of_events=of_events)
             for name, values in given.items():
                 if name not in taken:
                     names = ", ".join(sorted(taken)) or "none"
@@ -160,6 +156,17 @@ def told_of(
         },
         events,
     )
+
+
+def features_taken(
+    specs: Mapping[str, TensorSpec], *, of_events: bool
+) -> dict[str, TensorSpec]:
+    """The features among the inputs of a signature: of events, or of requests."""
+    return {
+        name: spec
+        for name, spec in _features(specs).items()
+        if _of_event(spec) is of_events
+    }
 
 
 def _features(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
