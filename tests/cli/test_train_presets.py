@@ -17,6 +17,8 @@ def test_a_time_aware_run_is_trained_and_evaluated(cli, events, columns, tmp_pat
         *("train", "--data", events, *columns, *SMALL, "--output", run, "--json"),
         *("--preset", "hstu", "--epochs", "1", "--batch-size", "64", "--normalize"),
         *("--temperature", "0.1", "--windows", "sliding", "--stride", "4"),
+        *("--loss", "sampled-softmax", "--num-negatives", "4", "--shared-by", "row"),
+        "--no-correct-sampling",
     )
     assert done.status == 0
     config = training.RunFolder.open(run).config
@@ -28,6 +30,10 @@ def test_a_time_aware_run_is_trained_and_evaluated(cli, events, columns, tmp_pat
         time_aware=True,
         normalize=True,
         temperature=0.1,
+        loss="sampled-softmax",
+        num_negatives=4,
+        shared_by="row",
+        correct_sampling=False,
     )
     assert (config.training.windows, config.training.stride) == ("sliding", 4)
     done = cli("evaluate", run, "--json")
@@ -47,6 +53,8 @@ def test_a_time_aware_run_is_trained_and_evaluated(cli, events, columns, tmp_pat
             "^--stride must not exceed --max-length.*--stride 9, --max-length 8",
         ),
         ("--temperature 0", "^--temperature must be a positive finite number"),
+        ("--loss hinge", "^--loss must be one of .*'sampled-softmax'.*'hinge'"),
+        ("--num-negatives 9", "^--num-negatives belongs to the losses sampled-soft"),
     ],
 )
 def test_options_that_exclude_each_other(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests import oracles, weights
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.layers import encoders
-from tfrs_selfattn.losses import GBCE, FullSoftmax, MaskedItems
+from tfrs_selfattn.losses import GBCE, FullSoftmax, MaskedItems, NamedLoss
 from tfrs_selfattn.models import SequenceRetrieval, presets
 from tfrs_selfattn.training.config import PRESETS
 
@@ -213,6 +213,17 @@ def test_a_loss_of_ones_own(name):
     message = r"`temperature` must be None when a loss is given.*temperature=0\.2"
     with pytest.raises(ValueError, match=message):
         make(name, loss=loss, temperature=0.2)
+
+
+@every
+def test_a_loss_by_name_takes_temperature_and_seed_of_the_model(name):
+    chosen = NamedLoss("sampled-softmax", 5, correct_sampling=False)
+    model = make(name, loss=chosen, normalize=True, seed=3)
+    assert loss_of(model).temperature == 0.05
+    assert loss_of(model).negatives[0].num_negatives == 5
+    assert not loss_of(model).correct_sampling
+    assert loss_of(make(name, loss=chosen, temperature=0.2)).temperature == 0.2
+    assert loss_of(model).get_config()["seed"] == 3 + 9
 
 
 @every

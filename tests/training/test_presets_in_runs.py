@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -76,6 +77,8 @@ def test_a_configuration_says_what_its_preset_chose():
     assert (hstu.num_heads, hstu.time_aware) == (2, True)
     assert not ModelConfig(preset="hstu", time_aware=False).time_aware
     assert ModelConfig(preset="esasrec", num_heads=4).num_heads == 4
+    assert (hstu.loss, ModelConfig(preset="gsasrec").loss) == ("full-softmax", "gbce")
+    assert ModelConfig(preset="gsasrec", loss="bce").loss == "bce"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -90,12 +93,22 @@ def test_a_config_of_before_the_other_presets_is_read(run):
     folder = run({"preset": "sasrec"})
     path = folder.path / "config.json"
     content = json.loads(path.read_text())
-    for name in ("time_aware", "normalize", "temperature"):
+    for name in ("time_aware", "normalize", "temperature", "loss", "num_negatives"):
         del content["model"][name]
     for name in ("windows", "stride"):
         del content["training"][name]
     path.write_text(json.dumps(content))
     assert training.RunConfig.read(path) == folder.config
+
+
+@pytest.mark.parametrize("preset", ["esasrec", "bert4rec"])
+def test_a_run_learns_by_a_sampled_loss(preset, run, split):
+    loss = {"loss": "sampled-softmax", "num_negatives": 4, "shared_by": "query"}
+    folder = run({"preset": preset, **loss}, epochs=2)
+    result = training.train(folder, split, verbose=0)
+    first, last = (epoch["loss"] for epoch in folder.metrics()["epochs"])
+    assert last < first < 1.2 * np.log(len(folder.vocabulary) + 1)
+    assert result.validation["ndcg@10"] > 0
 
 
 def test_other_options_are_another_run(run):
@@ -110,6 +123,7 @@ def test_other_options_are_another_run(run):
         ({"preset": "bert4rec", "time_aware": True}, r"`time_aware` must be False for"),
         ({"temperature": 0.0}, "`temperature` must be a positive finite number"),
         ({"preset": "hstu", "embedding_dim": 7}, "must divide.*num_heads=2"),
+        ({"num_negatives": 9}, "`num_negatives` belongs to the losses sampled"),
     ],
 )
 def test_models_that_cannot_be(options, message):

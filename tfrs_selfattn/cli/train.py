@@ -135,6 +135,37 @@ def train(
             show_default="0.05 with --normalize, else 1",
         ),
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="full-softmax, best up to some 100,000 items, or one that samples "
+            "negatives: sampled-softmax, gbce, bce.",
+            show_default="full-softmax, or gbce by preset",
+        ),
+    ] = None,
+    num_negatives: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Items that a sampled loss draws.",
+            show_default="256, or 1 with bce",
+        ),
+    ] = None,
+    shared_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Who shares a draw of negatives: batch (the fastest), row or query.",
+            show_default="by loss",
+        ),
+    ] = None,
+    correct_sampling: Annotated[
+        bool | None,
+        typer.Option(
+            "--correct-sampling/--no-correct-sampling",
+            help="Whether sampled-softmax estimates the full softmax.",
+            show_default="it does",
+        ),
+    ] = None,
     windows: Annotated[
         str,
         typer.Option(
@@ -238,6 +269,10 @@ def train(
             id_dropout=id_dropout,
             oov_buckets=oov_buckets,
             share_items=share_items,
+            loss=loss,
+            num_negatives=num_negatives,
+            shared_by=shared_by,
+            correct_sampling=correct_sampling,
         )
         training_config = training.TrainingConfig(
             epochs=epochs,

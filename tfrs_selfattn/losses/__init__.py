@@ -12,6 +12,7 @@ _EXPORTS = {
     "InBatchNegatives": "in_batch_negatives",
     "LossContext": "context",
     "MaskedItems": "masked_items",
+    "NamedLoss": "named",
     "PopularityNegatives": "popularity_negatives",
     "SampledSoftmax": "sampled_softmax",
     "UniformNegatives": "uniform_negatives",

@@ -9,9 +9,8 @@ from tfrs_selfattn._checks import check_choice, check_positive_int
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.features.feature_set import FeatureSet
 from tfrs_selfattn.layers import encoders
-from tfrs_selfattn.losses.full_softmax import FullSoftmax
-from tfrs_selfattn.losses.gbce import GBCE
 from tfrs_selfattn.losses.masked_items import MaskedItems
+from tfrs_selfattn.losses.named import NamedLoss
 from tfrs_selfattn.models.candidate_tower import CandidateTower
 from tfrs_selfattn.models.content_embedding import ContentEmbedding, ItemContent
 from tfrs_selfattn.models.feature_projection import FeatureProjection
@@ -63,8 +62,8 @@ def sasrec(
             Defaults to `False`.
         temperature: float above 0, by which the loss divides scores. None takes 0.05
             with `normalize`, else 1. Defaults to `None`.
-        loss: next-item loss with a temperature of its own, instead of the preset's.
-            Defaults to `None`.
+        loss: `NamedLoss`, or a next-item loss with a temperature of its own, instead
+            of the preset's. Defaults to `None`.
         content: `ItemContent`, what is known of the items, or None for ids alone.
             Defaults to `None`.
         id_dropout: float in [0, 1). Share of the items that a training step knows by
@@ -127,11 +126,9 @@ def gsasrec(num_items: int, **options: Any) -> SequenceRetrieval:
     References:
         - [Petrov and Macdonald, 2023](https://arxiv.org/abs/2308.07192).
     """
-
-    def gbce(temperature: float, seed: int | None) -> Any:
-        return GBCE(temperature=temperature, seed=seed)
-
-    return _two_towers(encoders.gsasrec, num_items, make_loss=gbce, **options)
+    return _two_towers(
+        encoders.gsasrec, num_items, default_loss=NamedLoss("gbce"), **options
+    )
 
 
 def esasrec(num_items: int, *, num_heads: int = 2, **options: Any) -> SequenceRetrieval:
@@ -165,8 +162,8 @@ def bert4rec(
     Args:
         num_items: int. N, the size of the vocabulary.
         num_heads: int. H; must divide `embedding_dim`. Defaults to `2`.
-        loss: loss of the hidden items, or `MaskedItems` around one. None takes full
-            softmax. Defaults to `None`.
+        loss: loss of the hidden items or a name of one, or `MaskedItems` around one.
+            None takes full softmax. Defaults to `None`.
         **options: as of `sasrec`, but for `time_aware`.
 
     Returns:
@@ -179,18 +176,16 @@ def bert4rec(
         - [Sun et al., 2019](https://arxiv.org/abs/1904.06690).
     """
 
-    def guess(temperature: float, seed: int | None) -> Any:
-        return MaskedItems(FullSoftmax(temperature), seed=seed)
+    def hiding(loss: Any, seed: int | None) -> Any:
+        return loss if isinstance(loss, MaskedItems) else MaskedItems(loss, seed=seed)
 
-    if loss is not None and not isinstance(loss, MaskedItems):
-        loss = MaskedItems(loss, seed=_loss_seed(options.get("seed")))
     return _two_towers(
         encoders.bert4rec,
         num_items,
         num_heads=num_heads,
         query_token=True,
         loss=loss,
-        make_loss=guess,
+        wrap=hiding,
         **options,
     )
 
@@ -245,8 +240,7 @@ _BY_NAME: dict[str, Callable[..., SequenceRetrieval]] = {
 }
 
 
-def _full_softmax(temperature: float, seed: int | None) -> Any:
-    return FullSoftmax(temperature)
+_FULL_SOFTMAX = NamedLoss("full-softmax")
 
 
 def _two_towers(
@@ -260,7 +254,8 @@ def _two_towers(
     loss: Any = None,
     seed: int | None = None,
     query_token: bool = False,
-    make_loss: Callable[[float, int | None], Any] = _full_softmax,
+    default_loss: NamedLoss = _FULL_SOFTMAX,
+    wrap: Callable[[Any, int | None], Any] | None = None,
     content: ItemContent | None = None,
     id_dropout: float = 0.0,
     oov_buckets: int = 0,
@@ -274,14 +269,18 @@ def _two_towers(
     embedding_dim = check_positive_int("embedding_dim", embedding_dim)
     max_length = check_positive_int("max_length", max_length)
     if loss is None:
+        loss = default_loss
+    if isinstance(loss, NamedLoss):
         if temperature is None:
             temperature = _NORMALIZED_TEMPERATURE if normalize else 1.0
-        loss = make_loss(temperature, _loss_seed(seed))
+        loss = loss.build(temperature, _loss_seed(seed))
     elif temperature is not None:
         raise ValueError(
             "`temperature` must be None when a loss is given, which has its own. "
             f"Received: temperature={temperature}. Give it to the loss."
         )
+    if wrap is not None:
+        loss = wrap(loss, _loss_seed(seed))
     if content is None and (id_dropout or oov_buckets):
         raise ValueError(
             "`id_dropout` and `oov_buckets` need `content`: without an id, items that "

@@ -19,6 +19,7 @@ from tfrs_selfattn._checks import (
 )
 from tfrs_selfattn.data.sequences import Sequences
 from tfrs_selfattn.data.windows import KINDS
+from tfrs_selfattn.losses.named import NamedLoss
 
 SCHEDULES = ("constant", "cosine")
 FORMAT = 1  # raised when an older reader could not make sense of config.json
@@ -30,14 +31,15 @@ _OPTIONS = {
     "context": "context_features",
     "events": "event_features",
 }
+_LOSS_OPTIONS = ("num_negatives", "shared_by", "correct_sampling")
 _SEEDS = 1 << 32  # what NumPy takes
 # What presets differ in, as their functions have it; TensorFlow is not needed to know.
 PRESETS: dict[str, dict[str, Any]] = {
-    "sasrec": {"num_heads": 1, "time_aware": False},
-    "gsasrec": {"num_heads": 1, "time_aware": False},
-    "esasrec": {"num_heads": 2, "time_aware": False},
-    "bert4rec": {"num_heads": 2, "time_aware": False},
-    "hstu": {"num_heads": 2, "time_aware": True},
+    "sasrec": {"num_heads": 1, "time_aware": False, "loss": "full-softmax"},
+    "gsasrec": {"num_heads": 1, "time_aware": False, "loss": "gbce"},
+    "esasrec": {"num_heads": 2, "time_aware": False, "loss": "full-softmax"},
+    "bert4rec": {"num_heads": 2, "time_aware": False, "loss": "full-softmax"},
+    "hstu": {"num_heads": 2, "time_aware": True, "loss": "full-softmax"},
 }
 
 
@@ -104,6 +106,11 @@ class ModelConfig:
             features alone.
         oov_buckets: int. Vectors for ids that are new, by their hash.
         share_items: bool. One table of items for both towers.
+        loss: str, a name of `tfrs_selfattn.losses.NamedLoss`. None takes the preset's.
+        num_negatives: int or None. Of a sampled loss; see `NamedLoss`, likewise the
+            others.
+        shared_by: str or None.
+        correct_sampling: bool or None.
     """
 
     preset: str = "sasrec"
@@ -118,6 +125,10 @@ class ModelConfig:
     id_dropout: float = 0.0
     oov_buckets: int = 0
     share_items: bool = True
+    loss: str | None = None
+    num_negatives: int | None = None
+    shared_by: str | None = None
+    correct_sampling: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -132,6 +143,7 @@ class ModelConfig:
         check_not_negative("oov_buckets", self.oov_buckets)
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
+        self._loss()
         if self.time_aware and self.preset == "bert4rec":
             raise ValueError(
                 "`time_aware` must be False for preset='bert4rec', whose token for the "
@@ -146,10 +158,16 @@ class ModelConfig:
     def arguments(self) -> dict[str, Any]:
         """The arguments of the preset's function."""
         arguments = dataclasses.asdict(self)
-        del arguments["preset"]
+        for name in ("preset", *_LOSS_OPTIONS):
+            del arguments[name]
+        arguments["loss"] = self._loss()
         if not self.time_aware and not PRESETS[self.preset]["time_aware"]:
             del arguments["time_aware"]  # which not every preset has
         return arguments
+
+    def _loss(self) -> NamedLoss:
+        options = {name: getattr(self, name) for name in _LOSS_OPTIONS}
+        return NamedLoss(self.loss or "", **options)
 
 
 @dataclass(frozen=True)
