@@ -17,9 +17,9 @@ from tfrs_selfattn.index import kmeans, placement, sources
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Ints: TypeAlias = "npt.NDArray[np.int32]"
 
-# Slots for 112 where there are 100 candidates: room for leaves of unequal size and for
+# Slots for 108 where there are 100 candidates: room for leaves of unequal size and for
 # new candidates. Less makes more of them strays, more is memory and time for nothing.
-SLACK = 1.12
+SLACK = 1.08
 _SAMPLES_PER_LEAF = 25
 _MOST_SAMPLES = 1_000_000
 # Over all leaves: vectors beside the border of a group may belong into another one.
@@ -79,8 +79,19 @@ def lay_out(
     blocks = (prepared(block, cosine) for block in source.blocks())
     distances, choices = placement.choices_of(blocks, source.size, centers)
     taken = np.zeros(num_leaves, np.int32)
-    leaves = placement.balanced(distances, choices, num_leaves)
-    leaves = placement.fit(leaves, distances, choices, taken, capacity)
+
+    def fit(leaves: Ints) -> Ints:
+        return placement.fit(
+            leaves,
+            distances,
+            choices,
+            taken,
+            capacity,
+            centers,
+            lambda rows: prepared(sources.rows_of(source, rows), cosine),
+        )
+
+    leaves = fit(placement.balanced(distances, choices, num_leaves))
     if ways == 1:
         slots = placement.slots_of(leaves, num_leaves, capacity)
         return Layout(centers, slots[:, np.newaxis], capacity)
@@ -91,7 +102,7 @@ def lay_out(
             prepared(block, cosine), leaves[part], choices[part], centers
         )
         start += len(block)
-    second = placement.fit(second, distances, choices, taken, capacity)
+    second = fit(second)
     slots = placement.slots_of(np.concatenate([leaves, second]), num_leaves, capacity)
     return Layout(centers, np.ascontiguousarray(slots.reshape(2, -1).T), capacity)
 

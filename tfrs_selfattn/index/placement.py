@@ -9,7 +9,7 @@ Shape alphabet: N candidates, L leaves, Q capacity of a leaf, T choices a candid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,11 +21,13 @@ from tfrs_selfattn.ops.top_k import two_level_top_k
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Ints: TypeAlias = "npt.NDArray[np.int32]"
+Rows: TypeAlias = "npt.NDArray[np.int64]"
 
 _CHOICES = 8
 _BLOCK = 32  # leaves; twice as fast as one level over 8,000 of them
 _ROUNDS = 30
 _BLOCK_ROWS = 65_536
+_SEARCHES = 8  # for room, by those whose nearest leaves are full
 _STEP = 0.1  # of the mean half squared distance, for a leaf that holds twice its share
 
 
@@ -117,21 +119,53 @@ def _best_buys(distances: Floats, choices: Ints, prices: Floats) -> Ints:
     return leaves
 
 
-def fit(leaves: Ints, distances: Floats, choices: Ints, taken: Ints, most: int) -> Ints:
+def fit(
+    leaves: Ints,
+    distances: Floats,
+    choices: Ints,
+    taken: Ints,
+    most: int,
+    centers: Floats,
+    vectors_of: Callable[[Rows], Floats],
+) -> Ints:
     """Moves rows out of leaves that would hold more than `most`.
 
-    Those go first that lose least by it, and each to its nearest leaf with room; who
-    finds none among his choices goes to the emptiest leaf.
+    Those go first that lose least by it, and each to its nearest leaf with room. Who
+    finds none among his choices looks among all leaves that have room left: in dense
+    regions all neighbors are full, and a row far from its leaf is never found.
 
     Args:
         leaves: int32 `[N]`.
         distances, choices: as `choices_of` gives them.
         taken: int32 `[L]`, slots that are not free any more; kept up to date.
         most: int, Q.
+        centers: float32 `[L, D]`.
+        vectors_of: gives the vectors float32 `[n, D]` of rows `[n]`.
 
     Returns:
         int32 `[N]`.
     """
+    leaves, homeless = _fit_choices(leaves, distances, choices, taken, most)
+    for _ in range(_SEARCHES):
+        if not len(homeless):
+            break
+        roomy = np.flatnonzero(taken < most).astype(np.int32)
+        vectors = vectors_of(homeless)
+        distances, near = choices_of([vectors], len(vectors), centers[roomy])
+        choices = roomy[near]
+        found, rest = _fit_choices(choices[:, 0], distances, choices, taken, most)
+        leaves[homeless] = found
+        homeless = homeless[rest]
+    emptiest = np.argsort(taken, kind="stable")
+    room = np.repeat(emptiest, most - taken[emptiest])[: len(homeless)]
+    _settle(leaves, homeless, room, taken)
+    return leaves
+
+
+def _fit_choices(
+    leaves: Ints, distances: Floats, choices: Ints, taken: Ints, most: int
+) -> tuple[Ints, Rows]:
+    """`fit` among each row's choices, and the rows that found no room there."""
     leaves = leaves.copy()
     num_leaves = len(taken)
     sizes = np.bincount(leaves, minlength=num_leaves)
@@ -151,10 +185,7 @@ def fit(leaves: Ints, distances: Floats, choices: Ints, taken: Ints, most: int) 
         fits = by_leaf[rank < most - taken[sorted_wanted]]
         _settle(leaves, homeless[fits], wanted[fits], taken)
         homeless = np.delete(homeless, fits)
-    emptiest = np.argsort(taken, kind="stable")
-    room = np.repeat(emptiest, most - taken[emptiest])[: len(homeless)]
-    _settle(leaves, homeless, room, taken)
-    return leaves
+    return leaves, homeless
 
 
 def _settle(

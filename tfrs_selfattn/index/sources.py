@@ -17,7 +17,8 @@ from tfrs_selfattn.index import identifiers as naming
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 
-BLOCK_ROWS = 65_536
+# Small enough that what is computed of a block stays in the processor's cache.
+BLOCK_ROWS = 4_096
 _ALIGNMENT = 64  # of TensorFlow's tensors, in bytes
 
 
@@ -119,14 +120,19 @@ def sample(source: Source, size: int, seed: int) -> Floats:
     """Candidates drawn without replacement, in the order of their rows."""
     draw = np.random.default_rng(seed)
     if size >= source.size:
-        chosen = np.arange(source.size)
-    else:
-        chosen = np.sort(draw.choice(source.size, size, replace=False))
+        return rows_of(source, np.arange(source.size))
+    return rows_of(source, np.sort(draw.choice(source.size, size, replace=False)))
+
+
+def rows_of(source: Source, chosen: npt.NDArray[np.int64]) -> Floats:
+    """The candidates float32 `[n, D]` in rows `[n]`, which may have any order."""
+    order = np.argsort(chosen, kind="stable")
+    ascending = chosen[order]
     result = np.empty([len(chosen), source.width], np.float32)
     start = 0
     for block in source.blocks():
-        low, high = np.searchsorted(chosen, [start, start + len(block)])
-        result[low:high] = block[chosen[low:high] - start]
+        low, high = np.searchsorted(ascending, [start, start + len(block)])
+        result[order[low:high]] = block[ascending[low:high] - start]
         start += len(block)
     return result
 

@@ -228,11 +228,17 @@ def _settle(index: Any, vectors: Floats, rows: Ints) -> Ints:
     centers = index._centers.numpy()
     distances, choices = placement.choices_of([vectors], len(vectors), centers)
     taken = np.count_nonzero(members >= 0, axis=1).astype(np.int32)
-    leaves = placement.fit(choices[:, 0], distances, choices, taken, capacity)
+
+    def fit(leaves: Ints) -> Ints:
+        return placement.fit(
+            leaves, distances, choices, taken, capacity, centers, vectors.__getitem__
+        )
+
+    leaves = fit(choices[:, 0])
     all_leaves = [leaves]
     if index._ways == 2:
         second = placement.second_choices(vectors, leaves, choices, centers)
-        all_leaves.append(placement.fit(second, distances, choices, taken, capacity))
+        all_leaves.append(fit(second))
     # The free places of a leaf in turn, as `slots_of` would give them to an empty one.
     wanted = np.concatenate(all_leaves)
     order = np.argsort(wanted, kind="stable")
