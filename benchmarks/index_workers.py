@@ -23,6 +23,7 @@ BATCHES = {1: 200, 32: 30}  # and how many timed calls of each
 PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 OURS = {
     "PartitionedTopK": {},
+    "PartitionedTopK xla": {"xla": True},
     "PartitionedTopK int8": {
         "quantization": "int8",
         "num_reordering_candidates": 2 * K,

@@ -50,7 +50,9 @@ def test_everything_fits_and_near_where_it_wants(slack):
     distances, choices = placement.choices_of([VECTORS], len(VECTORS), centers)
     most = int(np.ceil(slack * len(VECTORS) / 25))
     taken = np.zeros(25, np.int32)
-    leaves = placement.fit(choices[:, 0], distances, choices, taken, most)
+    leaves = placement.fit(
+        choices[:, 0], distances, choices, taken, most, centers, VECTORS.__getitem__
+    )
     sizes = np.bincount(leaves, minlength=25)
     np.testing.assert_array_equal(taken, sizes)
     assert sizes.max() <= most
@@ -61,6 +63,26 @@ def test_everything_fits_and_near_where_it_wants(slack):
     slots = placement.slots_of(leaves, 25, most)
     assert len(set(slots)) == len(VECTORS)
     np.testing.assert_array_equal(slots // most, leaves)
+
+
+def test_who_finds_all_near_leaves_full_goes_to_the_nearest_that_are_not():
+    places = np.random.default_rng(1).permutation(60)  # of the leaves, on a line
+    centers = places[:, np.newaxis].astype(np.float32)
+    vectors = np.linspace(0, 0.01, 250, dtype=np.float32)[:, np.newaxis]
+    distances, choices = placement.choices_of([vectors], 250, centers)
+    taken = np.zeros(60, np.int32)
+    leaves = placement.fit(
+        choices[:, 0], distances, choices, taken, 10, centers, vectors.__getitem__
+    )
+    assert set(places[leaves]) == set(range(25))
+    np.testing.assert_array_equal(taken[np.argsort(places)], [10] * 25 + [0] * 35)
+
+
+def test_rows_of_a_source_come_in_the_order_asked_for():
+    rows = RNG.permutation(len(VECTORS))[:300]
+    whole = sources.as_source(VECTORS, None)
+    np.testing.assert_array_equal(sources.rows_of(whole, rows), VECTORS[rows])
+    assert sources.rows_of(whole, rows[:0]).shape == (0, 5)
 
 
 def test_second_choices_minimize_the_loss_of_soar():

@@ -60,7 +60,7 @@ class PartitionedTopK(CandidateIndex):
         num_leaves: int or None. Number of leaves, at most one a candidate. Defaults
             to `None`: 8 √N, with at least 32 candidates each.
         num_leaves_to_search: int or None. Leaves that a query looks into. Defaults to
-            `None`: all up to 20,000 candidates, then 1 % of them, at least 16, and
+            `None`: all up to 20,000 candidates, then one in 150, at least 16, and
             enough to find 4 k candidates. `tune` sets it from data.
         training_iterations: int. Rounds of k-means. Defaults to `12`.
         num_reordering_candidates: int or None. How many of the best quantized scores
@@ -247,7 +247,7 @@ class PartitionedTopK(CandidateIndex):
         if self._slots.shape[0] <= _SEARCH_ALL:
             return int(num_leaves)
         enough = -(-4 * k * self._ways // capacity)
-        return int(min(max(16, num_leaves // 100, enough), num_leaves))
+        return int(min(max(16, num_leaves // 150, enough), num_leaves))
 
     @property
     def _ways(self) -> int:

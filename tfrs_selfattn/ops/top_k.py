@@ -69,7 +69,12 @@ def two_level_top_k(
     batch_size, width = tf.shape(scores)[0], tf.shape(scores)[1]
     fill = -width % block
     scores = tf.pad(scores, [[0, 0], [0, fill]], constant_values=_INELIGIBLE)
-    blocks = tf.reshape(scores, [batch_size, -1, block])  # [B, N / block, block]
+    return blocks_top_k(tf.reshape(scores, [batch_size, -1, block]), k)
+
+
+def blocks_top_k(blocks: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`two_level_top_k` of scores that are whole blocks already, `[B, n, block]`."""
+    batch_size, _, block = tf.unstack(tf.shape(blocks))
     _, best = tf.math.top_k(tf.reduce_max(blocks, axis=-1), k)  # [B, k]
     # In ascending order, so that among equal scores the lower index still comes first.
     best = tf.sort(best, axis=-1)
