@@ -81,9 +81,9 @@ def choices_of(
         centers: float32 `[L, D]`.
     """
     count = min(_CHOICES, len(centers))
-    block = _BLOCK if len(centers) >= _BLOCK * count else 1
-    table = tf.constant(_with_costs(centers, block))
-    sizes = tf.constant(count), tf.constant(block)
+    group = _BLOCK if len(centers) >= _BLOCK * count else 1  # leaves
+    table = tf.constant(_with_costs(centers, group))
+    sizes = tf.constant(count), tf.constant(group)
     step = max(256, _SCORES // len(table))
     distances = np.empty([size, count], np.float32)
     choices = np.empty([size, count], np.int32)
