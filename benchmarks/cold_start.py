@@ -3,37 +3,44 @@
     python benchmarks/cold_start.py --dataset ml-1m --data FOLDER --seeds 3
 
 A tenth of the items, drawn by the seed, is held out: no event of theirs is trained on.
-Two models are trained on the rest, leave-one-out: `ids`, and `content`, which knows
-items by features too. They and the baselines are asked for
+Models are trained on the rest, leave-one-out: `ids`; `content`, which knows items by
+features too; `users`, which knows users as well; and, with `--item-vectors`,
+`vectors`, which has a given vector in place of the words of a title. They and the
+baselines are asked for
 
-- `warm`: the test items of the rest, by all users, and by users of whom the newest 1,
-  2 and 4 events are known only;
+- `warm`: the test items of the rest, by all users, and by users of whom no event, the
+  newest 1, 2, or 3 to 5 (drawn for each) are known only;
 - `cold, all`: the last event of each user with a held-out item, after the training
   events before it, ranked among all items;
 - `cold, new`: the same ranked among held-out items alone.
 
 Items of the history are left out of the ranking, ties count against the scores. An item
-without a vector, as the held-out ones are to `ids`, ranks last.
+without a vector, as the held-out ones are to `ids`, ranks last. Who is known by nothing
+is answered with the most popular items, as an export does.
 
 Baselines: `popularity` by training events, of which held-out items have none;
 `popularity, told` counts the held-out items' own events, which no one can know before
 they happen, and is there as a mark; `content neighbours` compares TF-IDF vectors of the
-features with the sum of those of the history; `item-to-item` transitions.
+features with the sum of those of the history, `vector neighbours` the given vectors;
+`item-to-item` transitions.
 
-Each model of each seed is a run in the cache; a killed benchmark goes on when the
-command is repeated. Rows go to `benchmarks/cold_start.csv`, one for each case.
+Each model of each seed is a run in the cache, and rows go to
+`benchmarks/cold_start.csv` as soon as a model is measured: a killed benchmark goes on
+when the command is repeated, and does nothing twice. At the end, and alone with
+`--summary`, means and spreads of all seeds of these settings are printed.
+
+`--item-vectors FILE.npy` has a row for each row of the data set's table of items:
+`benchmarks/title_vectors.py` writes one.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +48,28 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-import polars as pl
 import tensorflow as tf
+from _cold_rows import KEY, TABLE, append_rows, print_summary, read_rows
+from _cold_world import (
+    Score,
+    World,
+    cases_of,
+    constant,
+    hold_out,
+    ranks_of,
+    transitions,
+    vector_neighbours,
+    word_neighbours,
+)
 from _run_options import parser_of, settings_of
 
-from tfrs_selfattn.data import (
-    Split,
-    build_sequences,
-    events_from_frame,
-    leave_one_out,
-    read_events,
+from tfrs_selfattn.data import Split
+from tfrs_selfattn.features import (
+    FeatureEncoder,
+    FeatureTable,
+    parse_features,
+    read_feature_table,
 )
-from tfrs_selfattn.evaluation import ItemToItem
-from tfrs_selfattn.features import FeatureEncoder, parse_features, read_feature_table
 from tfrs_selfattn.training import (
     DataConfig,
     FeaturesConfig,
@@ -66,16 +82,24 @@ from tfrs_selfattn.training import (
     train,
 )
 
-TABLE = Path(__file__).with_name("cold_start.csv")
+_FILMS = "age=category,gender=category,occupation=category"
+# {words} stands for the title by its words, or by the vectors of --item-vectors.
 DATASETS: dict[str, dict[str, Any]] = {
+    "ml-100k": {
+        "events": ".",
+        "items": "u.item:genres=multi,{words}",
+        "users": f"u.user:{_FILMS.replace('age=category', 'age=bucket')}",
+        "min_item_events": 5,
+    },
     "ml-1m": {
         "events": ".",
-        "items": "movies.dat:genres=multi,title=text",
+        "items": "movies.dat:genres=multi,{words}",
+        "users": f"users.dat:{_FILMS}",
         "min_item_events": 5,
     },
     "amazon-beauty": {
         "events": "interactions.csv",
-        "items": "items.csv:title=text",
+        "items": "items.csv:{words}",
         "min_item_events": 1,
     },
 }
@@ -83,182 +107,196 @@ DEFAULTS: dict[str, Any] = {
     "preset": "sasrec",
     "embedding_dim": 64,
     "max_length": 50,
-    "batch_size": 128,
-    "epochs": 30,
-    "patience": 5,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "warmup_steps": 200,
+    "epochs": 15,
+    "patience": 1000,  # the cosine ends the run
     "id_dropout": 0.2,
+    "cut_histories": 0.2,
 }
-KNOWN_EVENTS = (1, 2, 4)
+WORDS = "title=text"
 K = 10
-_BATCH = 256
-_HELD_OUT = 0.1
+SEPARATOR = " + "  # between what is known of items and of users
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
-    """A log without its held-out items, and what happened to those."""
+class KnownBeside:
+    """What one model knows beside ids.
 
-    split: Split
-    cold_ids: list[str]
-    cold_histories: list[np.ndarray]  # item indices of the rest
-    cold_targets: np.ndarray  # places in `cold_ids`
-    cold_counts: np.ndarray
+    Args:
+        config: as the command line writes it.
+        side: the same, fitted to what training shows.
+        cold: what is known of the held-out items, or None.
+    """
+
+    config: FeaturesConfig
+    side: SideInformation
+    cold: FeatureTable | None
 
 
 def main() -> None:
     options = _options()
     dataset = DATASETS[options.dataset]
-    values = {**DEFAULTS, **settings_of(options)}
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        started = time.perf_counter()
-        world = _hold_out(options.data, dataset, seed)
-        rows = _measure(options, dataset, world, values, seed)
-        seconds = round(time.perf_counter() - started)
-        for row in rows:
-            print(
-                f"seed {seed} {row['method']:>20} {row['case']:>15}: HR@{K} "
-                f"{row['hr@10']:.4f} NDCG@{K} {row['ndcg@10']:.4f} ({row['cases']})"
-            )
-            row |= {"seconds": seconds, "settings": json.dumps(values)}
-        _append(rows)
+    settings = json.dumps({**DEFAULTS, **settings_of(options)})
+    features = _features(options, dataset)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for seed in () if options.summary else seeds:
+        keys = {
+            method: (options.dataset, str(seed), method, written, settings)
+            for method, written in features.items()
+        }
+        done = {tuple(row[name] for name in KEY) for row in read_rows()}
+        missing = [method for method, key in keys.items() if key not in done]
+        if not missing:
+            print(f"seed {seed} is in {TABLE.name}")
+            continue
+        path = (options.data / dataset["events"]).resolve()
+        world = hold_out(path, dataset["min_item_events"], seed)
+        for method in missing:
+            _measure(options, world, method, keys[method])
+    print_summary(options.dataset, settings, features)
 
 
 def _options() -> argparse.Namespace:
     parser = parser_of(__doc__, DATASETS, "cold_start")
     parser.add_argument("--items", help="features, in place of the data set's")
+    parser.add_argument("--item-vectors", type=Path, metavar="FILE.npy")
+    parser.add_argument("--methods", help="only these, between commas")
+    parser.add_argument("--summary", action="store_true", help="train nothing")
     return parser.parse_args()
 
 
-def _hold_out(data: Path, dataset: dict[str, Any], seed: int) -> World:
-    """Draws the items to hold out and takes their events out of the log."""
-    path = (data / dataset["events"]).resolve()
-    whole = build_sequences(
-        read_events(path), min_item_events=dataset["min_item_events"]
-    )
-    ids = whole.vocabulary.ids
-    draw = np.random.default_rng([seed, 10])
-    cold = np.zeros(len(ids) + 1, bool)
-    cold[1 + draw.choice(len(ids), round(_HELD_OUT * len(ids)), replace=False)] = True
-    is_cold = cold[whole.items]
-    users = np.repeat(np.arange(whole.num_users), whole.lengths)
-    names = np.array(["", *ids], object)
-    frame = pl.DataFrame(
-        {
-            "user_id": whole.user_ids.to_numpy()[users[~is_cold]],
-            "item_id": names[whole.items[~is_cold]],
-            "timestamp": whole.timestamps[~is_cold],
-        }
-    )
-    split = leave_one_out(build_sequences(events_from_frame(frame)))
-    warm = split.sequences
-    place_of = {item: place for place, item in enumerate(names[cold])}
-    row_of = {user: row for row, user in enumerate(warm.user_ids.to_list())}
-    histories, targets = [], []
-    for user, name in enumerate(whole.user_ids.to_list()):
-        events = slice(whole.offsets[user], whole.offsets[user + 1])
-        at = np.flatnonzero(is_cold[events])
-        if not len(at) or name not in row_of:
-            continue
-        row = row_of[name]
-        before = int((~is_cold[events][: at[-1]]).sum())  # in the order of the log
-        start = warm.offsets[row]
-        before = min(before, int(split.train_stop[row] - start))
-        if before:
-            histories.append(warm.items[start : start + before])
-            targets.append(place_of[names[whole.items[events][at[-1]]]])
-    counts = np.bincount(whole.items, minlength=len(ids) + 1)[cold]
-    return World(split, list(names[cold]), histories, np.array(targets), counts)
-
-
-def _measure(
-    options: argparse.Namespace,
-    dataset: dict[str, Any],
-    world: World,
-    values: dict[str, Any],
-    seed: int,
-) -> list[dict[str, Any]]:
-    split, sequences = world.split, world.split.sequences
-    text = options.items or dataset["items"]
-    path, features = parse_features(text, "--items", with_file=True)
-    assert path is not None
-    table = read_feature_table(options.data / path, features)
-    everything = [*sequences.vocabulary.ids, *world.cold_ids]
-    aligned, _ = table.align(everything, features)
-    num_warm = len(sequences.vocabulary)
-    known = Known.fit(
-        features,
-        aligned.take(np.arange(num_warm)),
-        split.train_counts()[1:] > 0,
-    )
-    side = SideInformation(items=known)
-    rows = FeatureEncoder(known.features).rows(aligned.raw)
-    config = FeaturesConfig(items=text, fingerprint=side.fingerprint())
-    nothing = FeaturesConfig()
-    scorers: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-    for name, kept, given in (
-        ("ids", nothing, SideInformation()),
-        ("content", config, side),
-    ):
-        settings = dict(values)
-        if name == "ids":
-            settings["id_dropout"] = 0.0
-        model = _trained(options, split, settings, seed, kept, given)
-        cold = None
-        if name == "content":
-            new = aligned.take(np.arange(num_warm, len(everything)))
-            embedding = model.query_tower.item_embedding
-            encoded = FeatureEncoder(known.features)(
-                {n: tf.constant(v.tolist()) for n, v in new.raw.items()}
+def _features(options: argparse.Namespace, dataset: dict[str, Any]) -> dict[str, str]:
+    """The methods to measure, and what each knows beside ids, for its rows."""
+    form = options.items or dataset["items"]
+    words = form.replace("{words}", WORDS)
+    found = {"ids": "", "content": words}
+    if "users" in dataset:
+        found["users"] = f"{words}{SEPARATOR}{dataset['users']}"
+    baselines = {"content neighbours": words}
+    if options.item_vectors is not None:
+        # In the table by its name: where it lies is no part of what it says.
+        vectors = form.replace("{words}", f"title=vector[{options.item_vectors.name}]")
+        found["vectors"] = baselines["vector neighbours"] = vectors
+    found |= {"popularity": "", "popularity, told": "", **baselines, "item-to-item": ""}
+    if options.methods is not None:
+        asked = [method.strip() for method in options.methods.split(",")]
+        unknown = set(asked) - found.keys()
+        if unknown:
+            raise SystemExit(
+                f"--methods must be among {', '.join(found)}. Received: "
+                f"{', '.join(sorted(unknown))}."
             )
-            cold = model.candidate_tower.finish(
-                embedding.of_content(encoded, tf.constant(world.cold_ids))
-            )
-        scorers[name] = _of_model(model, cold, len(world.cold_ids))
-    counts = split.train_counts()[1:].astype(float)
-    scorers["popularity"] = _constant([*counts, *np.zeros(len(world.cold_ids))])
-    scorers["popularity, told"] = _constant([*counts, *world.cold_counts])
-    scorers["content neighbours"] = _neighbours(rows, known.features.num_tokens)
-    transitions = ItemToItem(split)
-    scorers["item-to-item"] = lambda histories: np.pad(
-        np.asarray(transitions(histories), np.float64),
-        [(0, 0), (0, len(world.cold_ids))],
-        constant_values=-np.inf,
-    )
-    found = []
-    for method, score in scorers.items():
-        for case, histories, targets, eligible in _cases(world, num_warm):
-            ranks = _ranks(score, histories, targets, eligible)
-            hits = ranks <= K
-            gains = np.where(hits, 1 / np.log2(ranks + 1.0), 0.0)
-            found.append(
-                {
-                    "date": time.strftime("%Y-%m-%d"),
-                    "dataset": options.dataset,
-                    "seed": seed,
-                    "method": method,
-                    "case": case,
-                    "hr@10": round(float(hits.mean()), 4),
-                    "ndcg@10": round(float(gains.mean()), 4),
-                    "cases": len(ranks),
-                    "features": text,
-                }
-            )
+        found = {method: found[method] for method in asked}
     return found
 
 
-def _cases(world: World, num_warm: int) -> Any:
-    """Name, histories, targets (columns of the scores) and eligible columns."""
-    test = world.split.test
-    histories = [test.history(case) for case in range(len(test))]
-    targets = test.targets.astype(np.int64) - 1
-    total = num_warm + len(world.cold_ids)
-    warm = np.arange(total) < num_warm
-    yield "warm", histories, targets, warm
-    for count in KNOWN_EVENTS:
-        yield f"warm, {count} events", [h[-count:] for h in histories], targets, warm
-    new = world.cold_targets + num_warm
-    yield "cold, all", world.cold_histories, new, np.ones(total, bool)
-    yield "cold, new", world.cold_histories, new, ~warm
+def _measure(
+    options: argparse.Namespace, world: World, method: str, key: tuple[str, ...]
+) -> None:
+    """Trains what must be trained, ranks all cases, and writes the rows."""
+    started = time.perf_counter()
+    score = _score_of(options, world, method, key)
+    rows = []
+    for case in cases_of(world):
+        ranks = ranks_of(score, case)
+        hits = ranks <= K
+        gains = np.where(hits, 1 / np.log2(ranks + 1.0), 0.0)
+        rows.append(
+            {
+                "date": time.strftime("%Y-%m-%d"),
+                **dict(zip(KEY[:3], key, strict=False)),
+                "case": case.name,
+                "hr@10": round(float(hits.mean()), 4),
+                "ndcg@10": round(float(gains.mean()), 4),
+                "cases": len(ranks),
+                "features": key[3],
+                "seconds": round(time.perf_counter() - started),
+                "settings": key[4],
+            }
+        )
+        print(
+            f"seed {world.seed} {method:>18} {case.name:>14}: HR@{K} "
+            f"{rows[-1]['hr@10']:.4f} NDCG@{K} {rows[-1]['ndcg@10']:.4f} ({len(ranks)})"
+        )
+    append_rows(rows)
+
+
+def _score_of(
+    options: argparse.Namespace, world: World, method: str, key: tuple[str, ...]
+) -> Score:
+    counts = world.split.train_counts()[1:].astype(float)
+    popularity = [*counts, *np.zeros(len(world.cold_ids))]
+    if method == "popularity":
+        return constant(popularity)
+    if method == "popularity, told":
+        return constant([*counts, *world.cold_counts])
+    if method == "item-to-item":
+        return transitions(world)
+    items, _, users = key[3].partition(SEPARATOR)
+    if options.item_vectors is not None:
+        lies = str(options.item_vectors.resolve())
+        items = items.replace(f"[{options.item_vectors.name}]", f"[{lies}]")
+    known = _known(options.data, world, items, users)
+    if method.endswith("neighbours"):
+        assert known.side.items is not None and known.cold is not None
+        fitted = known.side.items
+        parts = [
+            FeatureEncoder(fitted.features).rows(table.raw)
+            for table in (fitted.table, known.cold)
+        ]
+        if method == "vector neighbours":
+            return vector_neighbours(np.concatenate([part.dense for part in parts]))
+        first, second = parts
+        rows = first._replace(
+            splits=np.concatenate([first.splits, second.splits[1:] + first.splits[-1]]),
+            tokens=np.concatenate([first.tokens, second.tokens]),
+            weights=np.concatenate([first.weights, second.weights]),
+        )
+        return word_neighbours(rows, fitted.features.num_tokens)
+    settings = json.loads(key[4])
+    if not items:
+        settings["id_dropout"] = 0.0
+    split = known.side.attach(world.split)
+    model = _trained(options, split, settings, world.seed, known)
+    return _score_of_model(model, world, split, known, popularity)
+
+
+def _known(data: Path, world: World, items: str, users: str) -> KnownBeside:
+    """Reads the tables and fits the features to what training shows."""
+    sequences, split = world.split.sequences, world.split
+    known: dict[str, Known] = {}
+    cold = None
+    for name, text, ids, trained in (
+        (
+            "items",
+            items,
+            [*sequences.vocabulary.ids, *world.cold_ids],
+            split.train_counts()[1:] > 0,
+        ),
+        (
+            "users",
+            users,
+            sequences.user_ids.to_list(),
+            split.train_stop > sequences.offsets[:-1],
+        ),
+    ):
+        if not text:
+            continue
+        path, features = parse_features(text, f"--{name}", with_file=True)
+        assert path is not None
+        id_column = name.removesuffix("s") + "_id"
+        table = read_feature_table(data / path, features, id_column=id_column)
+        aligned, _ = table.align(ids, features)
+        mine = aligned.take(np.arange(len(trained)))
+        known[name] = Known.fit(features, mine, trained)
+        if name == "items":
+            cold = aligned.take(np.arange(len(trained), len(ids)))
+    side = SideInformation(items=known.get("items"), users=known.get("users"))
+    config = FeaturesConfig(items=items, users=users, fingerprint=side.fingerprint())
+    return KnownBeside(config, side, cold)
 
 
 def _trained(
@@ -266,100 +304,71 @@ def _trained(
     split: Split,
     values: dict[str, Any],
     seed: int,
-    config: FeaturesConfig,
-    side: SideInformation,
+    known: KnownBeside,
 ) -> Any:
     parts = []
     for kind in (ModelConfig, TrainingConfig):
         names = {field.name for field in dataclasses.fields(kind)} & values.keys()
         parts.append({name: values[name] for name in names})
-    model = ModelConfig(**parts[0])
-    training = TrainingConfig(**{**parts[1], "seed": seed})
+    unknown = values.keys() - {name for part in parts for name in part}
+    if unknown:
+        raise SystemExit(
+            "--set must name a field of ModelConfig or TrainingConfig. Received: "
+            f"{', '.join(sorted(unknown))}"
+        )
     run = RunConfig.for_sequences(
-        split.sequences, DataConfig(""), model, training, config
+        split.sequences,
+        DataConfig(""),
+        ModelConfig(**parts[0]),
+        TrainingConfig(**{**parts[1], "seed": seed}),
+        known.config,
     )
-    text = json.dumps(dataclasses.asdict(run), sort_keys=True)
+    content = dataclasses.asdict(run)
+    content["features"] = known.config.fingerprint  # wherever the tables lie
+    text = json.dumps(content, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
     place = options.cache / f"{options.dataset}-{name}"
     place.parent.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder.create(place, run, split.sequences.vocabulary, {}, side)
+    vocabulary = split.sequences.vocabulary
+    folder = RunFolder.create(place, run, vocabulary, {}, known.side)
     print(f"seed {seed}: {place}", flush=True)
     return train(folder, split, verbose=2).model
 
 
-def _of_model(model: Any, cold: Any, num_cold: int) -> Callable[..., np.ndarray]:
-    warm = model.candidate_tower.catalogue()
+def _score_of_model(
+    model: Any, world: World, split: Split, known: KnownBeside, popularity: list[float]
+) -> Score:
+    tower, vectors = model.query_tower, model.candidate_tower.catalogue()
+    if known.cold is not None:
+        assert known.side.items is not None
+        encoded = FeatureEncoder(known.side.items.features)(
+            {name: tf.constant(v.tolist()) for name, v in known.cold.raw.items()}
+        )
+        cold = tower.item_embedding.of_content(encoded, tf.constant(world.cold_ids))
+        vectors = tf.concat([vectors, model.candidate_tower.finish(cold)], axis=0)
+    missing = 0 if known.cold is not None else len(world.cold_ids)
+    users = split.sequences.sides.get("query_features")
+    specs = [tf.TensorSpec([None, None], tf.int32)]
+    if users is not None:
+        kinds = (tf.int32, tf.float32, tf.float32)
+        specs += [tf.TensorSpec([None, None], kind) for kind in kinds]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
-    def compiled(histories: tf.Tensor) -> tf.Tensor:
-        queries = model.query_tower(histories, training=False)
-        vectors = warm if cold is None else tf.concat([warm, cold], axis=0)
-        return tf.matmul(queries, vectors, transpose_b=True)
+    @tf.function(input_signature=specs)
+    def scores(histories: tf.Tensor, *told: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        more = {"query_features": told} if told else {}
+        queries = tower(histories, training=False, **more)
+        known = tf.reduce_any(queries != 0, axis=1)
+        return tf.matmul(queries, vectors, transpose_b=True), known
 
-    def score(histories: np.ndarray) -> np.ndarray:
-        found = compiled(histories).numpy()
-        missing = 0 if cold is not None else num_cold
-        return np.pad(found, [(0, 0), (0, missing)], constant_values=-np.inf)
-
-    return score
-
-
-def _constant(scores: list[float]) -> Callable[[np.ndarray], np.ndarray]:
-    row = np.array(scores)
-    return lambda histories: np.tile(row, [len(histories), 1])
-
-
-def _neighbours(rows: Any, num_tokens: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Cosines of TF-IDF vectors of tokens with the sum of those of the history."""
-    lengths = np.diff(rows.splits)
-    items = np.repeat(np.arange(len(lengths)), lengths)
-    shares = np.bincount(rows.tokens, minlength=num_tokens) / len(lengths)
-    matrix = np.zeros([len(lengths), num_tokens], np.float32)
-    weights = rows.weights * -np.log(np.maximum(shares, 1e-9))[rows.tokens]
-    np.add.at(matrix, (items, rows.tokens), weights)
-    matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
-
-    def score(histories: np.ndarray) -> np.ndarray:
-        profiles = np.zeros([len(histories), num_tokens], np.float32)
-        for row, history in enumerate(histories):
-            profiles[row] = matrix[history[history > 0] - 1].sum(axis=0)
-        return profiles @ matrix.T
+    def score(histories: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        told: Any = ()
+        if users is not None:  # what is known of a user is so at each of their events
+            told = users.at(split.sequences.offsets[rows]).values()
+        found, some = (part.numpy() for part in scores(histories, *told))
+        found = np.pad(found, [(0, 0), (0, missing)], constant_values=-np.inf)
+        return np.where(some[:, None], found, np.array(popularity))
 
     return score
-
-
-def _ranks(
-    score: Callable[[np.ndarray], np.ndarray],
-    histories: list[np.ndarray],
-    targets: np.ndarray,
-    eligible: np.ndarray,
-) -> np.ndarray:
-    """The rank of each target among the eligible columns; ties and -inf are last."""
-    ranks = np.empty(len(targets), np.int64)
-    order = np.argsort([len(history) for history in histories], kind="stable")
-    for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        width = max(len(histories[row]) for row in part)
-        padded = np.zeros([len(part), width], np.int32)
-        for line, row in enumerate(part):
-            padded[line, width - len(histories[row]) :] = histories[row]
-        scores = np.where(eligible, score(padded), np.nan)
-        wanted = scores[np.arange(len(part)), targets[part]]
-        for line, row in enumerate(part):  # what was seen is not recommended
-            seen = histories[row] - 1
-            scores[line, seen[seen != targets[row]]] = np.nan
-        ranks[part] = (scores >= wanted[:, None]).sum(axis=1)  # NaN is not
-    return ranks
-
-
-def _append(rows: list[dict[str, Any]]) -> None:
-    """Adds rows; those that are there stay, whatever came of them."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

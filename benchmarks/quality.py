@@ -153,6 +153,8 @@ def _run(
         config.data.fingerprint,
         *map(dataclasses.asdict, (model, config.training)),
     ]
+    if not training.cut_histories:  # runs from before it are found again
+        del parts[-1]["cut_histories"]
     name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     place = options.cache / f"{options.dataset}-{options.preset}-{name}"
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():
         ("schedule", "linear", "one of 'constant', 'cosine'. Received"),
         ("warmup_steps", -1, "finite number of at least 0. Received"),
         ("weight_decay", float("nan"), "finite number of at least 0. Received"),
+        ("cut_histories", 1.0, r"number in \[0, 1\). Received"),
     ],
 )
 def test_bad_values_are_refused(option, value, message):

@@ -90,7 +90,8 @@ class Snapshots(tf.keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def uninterrupted(make_run, split, tmp_path_factory):
     """The run that nobody kills, and the folder with what a kill would have left."""
-    folder = make_run(tmp_path_factory.mktemp("runs") / "whole")
+    # What is drawn for each step is drawn again: dropout, and what is cut.
+    folder = make_run(tmp_path_factory.mktemp("runs") / "whole", cut_histories=0.3)
     snapshots = Snapshots(folder, tmp_path_factory.mktemp("snapshots"))
     with pytest.MonkeyPatch.context() as patch:
         save = snapshots.around_save(tf.train.CheckpointManager.save)
@@ -149,7 +150,7 @@ training.train(folder, split, callbacks=[Kill()], verbose=0)
 def test_really_killed_in_another_process(
     uninterrupted, make_run, split, assert_same_run, tmp_path, run_python
 ):
-    folder = make_run(tmp_path / "run")
+    folder = make_run(tmp_path / "run", cut_histories=0.3)
     done = run_python("-c", KILLED, str(folder.path))
     assert done.returncode == -signal.SIGKILL, done.stdout
     assert [epoch["epoch"] for epoch in folder.metrics()["epochs"]] == [1]
@@ -157,8 +158,10 @@ def test_really_killed_in_another_process(
     assert_same_run(folder, uninterrupted[0])
 
 
-def test_the_seed_decides(uninterrupted, make_run, split, tmp_path):
-    folder = make_run(tmp_path / "run", seed=1, epochs=1)
+@pytest.mark.parametrize("options", [{"seed": 1}, {"cut_histories": 0.0}])
+def test_seed_and_cuts_decide(uninterrupted, make_run, split, tmp_path, options):
+    options = {"cut_histories": 0.3, **options}
+    folder = make_run(tmp_path / "run", epochs=1, **options)
     training.train(folder, split, verbose=0)
     losses = [run.metrics()["epochs"][0]["loss"] for run in (folder, uninterrupted[0])]
     assert losses[0] != losses[1]

@@ -181,6 +181,13 @@ def train(
             show_default="half of --max-length",
         ),
     ] = None,
+    cut_histories: Annotated[
+        float,
+        typer.Option(
+            help="Share of the training rows of each step whose histories are cut into "
+            "pieces, so that users of few events are learned: 0.2 is much."
+        ),
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without improvement before stopping.")
@@ -284,6 +291,7 @@ def train(
             schedule=schedule,
             warmup_steps=warmup_steps,
             weight_decay=weight_decay,
+            cut_histories=cut_histories,
             seed=seed,
         )
         check_choice("strategy", strategy, training.STRATEGIES)

@@ -6,7 +6,8 @@
                                                    → EvaluationSet → evaluation_dataset
                 → prepare_events → read_prepared → both, of a log larger than memory
 
-Everything but the two datasets works without TensorFlow.
+`cut_histories` shows training batches as users of few events would ask. Everything but
+the datasets works without TensorFlow.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _EXPORTS = {
     "Windows": "windows",
     "bucket_rows": "bucketing",
     "build_sequences": "sequences",
+    "cut_histories": "cutting",
     "evaluation_dataset": "pipelines",
     "events_from_frame": "events",
     "find_titles": "items",

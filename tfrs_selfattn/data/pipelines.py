@@ -1,9 +1,10 @@
 """TensorFlow datasets over training rows and held-out cases.
 
-With `_shuffling.py` all of this package that needs TensorFlow. The order of training
-batches depends on the seed and the epoch alone, so a resumed run sees what it would
-have seen, from memory as from shards: rows lie in blocks, which are the shards on disk;
-an epoch takes the blocks in random order and the rows of each block in random order.
+With `_shuffling.py` and `cutting.py` all of this package that needs TensorFlow. The
+order of training batches depends on the seed and the epoch alone, so a resumed run sees
+what it would have seen, from memory as from shards: rows lie in blocks, which are the
+shards on disk; an epoch takes the blocks in random order and the rows of each block in
+random order.
 """
 
 from __future__ import annotations

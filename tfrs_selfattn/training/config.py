@@ -209,6 +209,8 @@ class TrainingConfig:
         schedule: str. "constant", or "cosine": falls to 0 by the end of `epochs`.
         warmup_steps: int. Batches over which the learning rate rises from 0.
         weight_decay: float. Of AdamW, on kernels only; 0 is Adam.
+        cut_histories: float in [0, 1). Share of the rows of a batch that are cut into
+            pieces; see `tfrs_selfattn.data.cut_histories`.
         seed: int. Of the initial weights, the order of the data and dropout.
     """
 
@@ -221,6 +223,7 @@ class TrainingConfig:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    cut_histories: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -230,6 +233,7 @@ class TrainingConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_not_negative("warmup_steps", self.warmup_steps)
         check_not_negative("weight_decay", self.weight_decay)
+        check_fraction("cut_histories", self.cut_histories)
         check_choice("windows", self.windows, KINDS)
         if self.stride is not None:
             check_positive_int("stride", self.stride)

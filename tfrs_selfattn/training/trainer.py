@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn._keras import keras
+from tfrs_selfattn.data.cutting import cut_histories
 from tfrs_selfattn.data.packing import PackedRows, pack_rows
 from tfrs_selfattn.data.pipelines import (
     evaluation_dataset,
@@ -190,12 +191,18 @@ def _train(
         own += images
         model.fit(
             replicas.distribute(
-                training_dataset(
-                    rows,
-                    batch_size=config.batch_size,
+                cut_histories(
+                    training_dataset(
+                        rows,
+                        batch_size=config.batch_size,
+                        seed=config.seed,
+                        start_epoch=resumed_from,
+                        **part,
+                    ),
+                    config.cut_histories,
                     seed=config.seed,
-                    start_epoch=resumed_from,
-                    **part,
+                    start_step=resumed_from * steps,
+                    worker=replicas.worker,
                 )
             ),
             steps_per_epoch=steps,
