@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tfrs_selfattn import training
+from tfrs_selfattn.export import load_recommender
 from tfrs_selfattn.features import FeatureEncoder, FeatureSet
 
 SMALL = ("--embedding-dim", "8", "--num-blocks", "1", "--max-length", "16")
@@ -210,6 +211,81 @@ def test_new_items_are_embedded_from_their_features(cli, base, known, items, tmp
     # A refreshed version is refreshed like any other.
     done = cli(*words, "--json")
     assert (done.json["version"], done.json["added"]) == (3, 0)
+
+
+def test_a_run_of_item_features_is_explained(cli, known, served):
+    ids = training.RunFolder.open(known).vocabulary().ids
+    history, item = [ids[3], ids[7]], ids[0]
+    words = ("--history", ",".join(history), "--item", item, "--json")
+    found = []
+    for source in (known, served):
+        done = cli("explain", source, *words)
+        assert done.status == 0, done.err
+        contributions = done.json["contributions"]
+        assert [each["id"] for each in contributions] == history
+        found.append([each["contribution"] for each in contributions])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_users_of_a_file_are_answered_with_new_items(cli, base, known, items, tmp_path):
+    all_items(known, items).write_csv(tmp_path / "all.csv")
+    words = ("--items", tmp_path / "all.csv", "--item-column", "article")
+    assert cli("refresh", base, *words).status == 0
+    histories = [["new 0", "new 1"], ["new 2"], []]
+    users = {"user_id": ["a", "b", "c"], "history": histories}
+    pl.DataFrame(users).write_parquet(tmp_path / "users.parquet")
+    words = ("--users", tmp_path / "users.parquet", "--output", tmp_path / "answers")
+    done = cli("recommend-all", base, *words)
+    assert done.status == 0, done.err
+    (part,) = (tmp_path / "answers").glob("*.parquet")
+    answers = pl.read_parquet(part)["items"].to_list()
+    wanted = load_recommender(base).recommend(histories)
+    assert answers == [[item.id for item in answer] for answer in wanted]
+    assert "new 3" in answers[0] and "new 0" not in answers[0]
+
+
+def side_features(run):
+    return training.RunFolder.open(run).side().items.features
+
+
+def test_an_item_of_which_other_things_are_told_is_embedded_anew(
+    cli, base, known, items, tmp_path
+):
+    import tensorflow as tf
+
+    table = all_items(known, items)
+    first = table["article"][0]
+    told = pl.col("article") == first
+    table = table.with_columns(
+        tastes=pl.when(told).then(pl.lit("sour")).otherwise("tastes"),
+        price=pl.when(told).then(pl.lit("3.0")).otherwise("price"),
+    )
+    table.write_csv(tmp_path / "all.csv")
+    words = ("refresh", base, "--item-column", "article", "--items")
+    done = cli(*words, tmp_path / "all.csv", "--json")
+    assert done.status == 0, done.err
+    # All get titles, from a column that is a feature too; vectors the five and the one.
+    assert [done.json[name] for name in ("added", "embedded")] == [5, 6]
+    before, after = (
+        tf.saved_model.load(str(base / version)).signatures["embed_item"]
+        for version in "12"
+    )
+    ids = tf.constant(table["article"].to_list()[:20])
+    nothing = {
+        name: tf.constant(values.tolist())
+        for name, values in side_features(known).missing(20).items()
+    }
+    one, other = (
+        embed(item=ids, **nothing)["embedding"].numpy() for embed in (before, after)
+    )
+    assert np.flatnonzero((one != other).any(axis=1)).tolist() == [0]
+    # Without the columns of all features nothing is known of what changed.
+    table.drop("price").write_csv(tmp_path / "some.csv")
+    done = cli(*words, tmp_path / "some.csv")
+    assert done.status == 0
+    said = re.sub(r"\s+", " ", done.out)
+    assert re.search(r"some.csv has no column price: items that the export knows", said)
+    assert "are embedded" not in said
 
 
 def test_an_unknown_item_is_embedded_by_a_request(served, known):

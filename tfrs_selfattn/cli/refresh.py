@@ -41,7 +41,8 @@ def refresh(
     The version in service is not touched: a server that watches the folder takes the
     new one over once it has loaded. To go back, remove the new version's folder. New
     items are embedded from their features, where the model was trained with
-    --item-features; else they need a vector each, in the column `embedding`.
+    --item-features; else they need a vector each, in the column `embedding`. So are
+    items whose features are others now, if the file has the columns of all features.
 
     \b
     Example:
@@ -56,8 +57,13 @@ def refresh(
         from tfrs_selfattn.export import read_new_items, refresh_recommender
         from tfrs_selfattn.export.refresh import features_of
 
-        new = read_new_items(
-            items, item_column=item_column, features=features_of(base, source)
+        features = features_of(base, source)
+        new = read_new_items(items, item_column=item_column, features=features)
+    if features is not None and new.features and not new.tells_all(features):
+        lacking = [name for name in features.names if name not in new.features]
+        report.say(
+            f"  {items} has no column {', '.join(lacking)}: items that the export "
+            "knows keep their vectors"
         )
     with report.working(), report.waiting("Writing and asking the new version"):
         done = refresh_recommender(
@@ -74,6 +80,8 @@ def refresh(
         f"{len(new.ids):,} items, "
         + ", ".join(f"{count:,} {what}" for what, count in counts.items())
     )
+    if done.embedded:
+        report.say(f"  {len(done.embedded):,} are embedded from their features")
     for number in done.pruned:
         report.say(f"  version {number} is removed")
     report.result(
@@ -83,6 +91,7 @@ def refresh(
             "source": done.source,
             "items": len(new.ids),
             **counts,
+            "embedded": len(done.embedded),
             "pruned": done.pruned,
             "seconds": round(export.seconds, 1),
         }

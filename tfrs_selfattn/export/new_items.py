@@ -27,8 +27,8 @@ class NewItems:
             file has no titles.
         events: list of int or None likewise: the events behind an item's popularity.
         embeddings: list of float32 `[D]` or None likewise.
-        features: by name of a feature, an array of raw values, one an item; None when
-            the file has none of the model's features.
+        features: by name of a feature, an array of raw values, one an item, for those
+            of the model's features that the file has; None when it has none.
     """
 
     ids: Sequence[str]
@@ -48,6 +48,10 @@ class NewItems:
             else:
                 known |= ~np.isnan(values)
         return known
+
+    def tells_all(self, features: FeatureSet) -> bool:
+        """Whether there are values of all of these features."""
+        return set(features.names) <= (self.features or {}).keys()
 
 
 def read_new_items(
@@ -98,13 +102,11 @@ def read_new_items(
                 for row, value in enumerate(frame[column].to_list())
             ]
     if features is not None and set(features.names) & set(schema):
-        raw = {}
-        for feature in features:
-            if feature.name in schema:
-                raw[feature.name] = feature.read(frame[feature.name], table.name)
-            else:
-                raw[feature.name] = features.missing(len(ids))[feature.name]
-        columns["features"] = raw
+        columns["features"] = {
+            feature.name: feature.read(frame[feature.name], table.name)
+            for feature in features
+            if feature.name in schema
+        }
     return NewItems(ids, **columns)
 
 

@@ -28,14 +28,13 @@ from tfrs_selfattn.export import (
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
 from tfrs_selfattn.export.loading import load
+from tfrs_selfattn.export.merging import merged, shown
 from tfrs_selfattn.export.new_items import NewItems
 from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.requests import Sample
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
 from tfrs_selfattn.features.feature_set import FeatureSet
-
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Refresh:
         added: list of ids that the source did not answer with.
         removed: list of ids that it does not answer with any more.
         changed: list of ids whose title, popularity or vector is another.
+        embedded: list of ids whose vectors were made from their features, new ones and
+            changed ones.
         pruned: list of int. The versions that were removed.
     """
 
@@ -56,6 +57,7 @@ class Refresh:
     added: list[str]
     removed: list[str]
     changed: list[str]
+    embedded: list[str]
     pruned: list[int]
 
 
@@ -71,13 +73,18 @@ def refresh_recommender(
 ) -> Refresh:
     """Writes a version of an export that answers with other items.
 
-    An item that the source answers with, or once did, keeps its vector unless it is
-    given another. A new item is embedded from its features where the model knows items
-    by them, and counts in histories. Otherwise it needs a vector, in the space of
-    `embed_item`; in histories it is passed over, since the query tower never learned
-    it, but it is left out of answers to histories that hold it. An item that is not
-    listed is not answered any more and still counts in histories. No other version is
-    touched; to go back, remove the new one.
+    Where the model knows items by features, a new item is embedded from its own, and
+    counts in histories. So is an item that the source knows already and of which other
+    things are told now, provided that there are values of all features: what its id has
+    learned in training stays a part of its vector, and its features are taken anew. One
+    of which the same is told, or nothing, keeps its vector.
+
+    Otherwise a new item needs a vector, in the space of `embed_item`; in histories it
+    is passed over, since the query tower never learned it, but it is left out of
+    answers to histories that hold it. A vector that is given takes the place of any
+    other among the answers. An item that is not listed is not answered any more and
+    still counts in histories. No other version is touched; to go back, remove the new
+    one.
 
     Args:
         base: folder of the versions.
@@ -116,13 +123,14 @@ def refresh_recommender(
         prune = check_positive_int("prune", prune, "1 keeps the new version alone.")
     folder = _source_folder(base, source)
     old = _Source(folder)
-    new, side = _merged(old, items)
+    done = merged(old.items, old.side, old.settings.features, items)
+    new, side = done.items, done.side
     removed = sorted(set(old.items.ids) - set(new.ids))
     if len(removed) > check_fraction("max_removed", max_removed) * len(old.items.ids):
         raise InputError(
             "`items` must list all that may be answered. Received: a list that leaves "
             f"out {len(removed)} of {len(old.items.ids)} items, such as "
-            f"{_shown(removed)}. Complete it, or allow as much with `max_removed`."
+            f"{shown(removed)}. Complete it, or allow as much with `max_removed`."
         )
     export = write(
         base,
@@ -147,6 +155,7 @@ def refresh_recommender(
         sorted(set(new.ids) - set(old.items.ids)),
         removed,
         _changed(old.items, new),
+        done.embedded,
         [] if prune is None else versions.prune(base, prune, export.version),
     )
 
@@ -192,9 +201,7 @@ class _Source:
         )
         self.side: ItemSide | None = None
         if self.settings.features is not None:
-            self.side = ItemSide(
-                loaded.items.table.numpy(), loaded.items.embed_new, loaded
-            )
+            self.side = ItemSide.loaded(loaded.items, folder / manifest.FOLDER, loaded)
         catalogue = loaded.catalogue
         ids = [name.decode() for name in catalogue.identifiers.numpy()[1:]]
         self.items = Items(
@@ -227,110 +234,6 @@ def item_features(contents: Mapping[str, Any]) -> FeatureSet | None:
     return None if config is None else FeatureSet.from_config(config)
 
 
-def _merged(old: _Source, new: NewItems) -> tuple[Items, ItemSide | None]:
-    """The items of the new version: what is given, else what was known."""
-    known, retired = old.items, old.items.retired
-    width = known.candidates.shape[1]
-    places = {item: row for row, item in enumerate((*known.ids, *retired.ids))}
-    vectors = known.candidates
-    if retired.ids:
-        vectors = np.concatenate([vectors, retired.vectors])
-    counts = np.concatenate([known.counts, retired.counts])
-    towers = np.concatenate([known.tower_indices, retired.tower_indices])
-    size = len(new.ids)
-    rows = np.array([places.get(item, -1) for item in new.ids])
-    given = new.embeddings if new.embeddings is not None else [None] * size
-    bare = np.array([vector is None for vector in given]) & (rows < 0)
-    told = new.described() if old.side is not None else np.zeros(size, bool)
-    homeless = [new.ids[row] for row in np.flatnonzero(bare & ~told).tolist()]
-    if homeless:
-        raise _homeless(old, homeless)
-    candidates = np.zeros([size, width], np.float32)
-    towers_of = np.where(rows >= 0, towers[np.maximum(rows, 0)], 0).astype(np.int32)
-    side, described = old.side, np.flatnonzero((rows < 0) & told)
-    if side is not None and len(described):
-        vectors_of, in_histories = _embedded(old, new, described)
-        candidates[described] = vectors_of
-        towers_of[described] = len(side.table.numpy()) + np.arange(len(described))
-        side = side.grown(in_histories)
-    candidates[rows >= 0] = vectors[rows[rows >= 0]]
-    for row, vector in enumerate(given):
-        if vector is not None:
-            candidates[row] = _checked_vector(new.ids[row], vector, known.candidates)
-    events = np.where(rows >= 0, counts[np.maximum(rows, 0)], 0)
-    for row, count in enumerate(new.events or ()):
-        events[row] = events[row] if count is None else count
-    titles = {item: known.titles[item] for item in new.ids if item in known.titles}
-    for item, title in zip(new.ids, new.titles or (), strict=False):
-        if title is not None:
-            titles[item] = title
-    listed = set(new.ids)
-    gone = [row for item, row in places.items() if item not in listed]
-    return Items(
-        list(new.ids),
-        candidates,
-        events.astype(np.int64),
-        titles,
-        towers_of,
-        embeddings.Retired(
-            [(*known.ids, *retired.ids)[row] for row in gone],
-            vectors[gone],
-            counts[gone],
-            towers[gone],
-        ),
-    ), side
-
-
-def _homeless(old: _Source, items: Sequence[str]) -> InputError:
-    if old.settings.features is None:
-        return InputError(
-            "Every new item must have a vector: the model embeds items by their id "
-            f"alone, and never saw {len(items)} of these. Received: none for "
-            f"{_shown(items)}. Give them in a column `embedding`, leave the items "
-            "out, or train again with --item-features."
-        )
-    columns = ", ".join(old.settings.features.names)
-    return InputError(
-        "Every new item must be told of, since the model embeds it by its features. "
-        f"Received: nothing for {len(items)} of them, {_shown(items)}. Fill in one of "
-        f"the columns {columns}, give vectors in a column `embedding`, or leave the "
-        "items out."
-    )
-
-
-def _embedded(
-    old: _Source, new: NewItems, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The vectors of new items, as candidates and in histories."""
-    features, raw = old.settings.features or (), new.features or {}
-    names = tf.constant([new.ids[row] for row in rows], tf.string)
-    values = [
-        tf.constant(raw[each.name][rows].tolist(), each.dtype) for each in features
-    ]
-    with tf.device("/CPU:0"):
-        candidates, in_histories = old.side.embed_new(names, *values)  # type: ignore[union-attr]
-    return candidates.numpy(), in_histories.numpy()
-
-
-def _checked_vector(
-    item: str, vector: npt.NDArray[np.float32], known: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    if len(vector) != known.shape[1]:
-        raise InputError(
-            f"Vectors must have the {known.shape[1]} numbers of the export's own. "
-            f"Received: {len(vector)} for {item!r}. Take them from the candidate tower "
-            "that the model was trained with."
-        )
-    lengths = np.linalg.norm(known[:1000], axis=1)
-    length = float(np.linalg.norm(vector))
-    if np.allclose(lengths, 1.0, atol=1e-3) and not np.isclose(length, 1.0, atol=1e-2):
-        raise InputError(
-            "Vectors must be of length 1, as all of the export's own are. Received: "
-            f"length {length:g} for {item!r}. Normalize it."
-        )
-    return vector
-
-
 def _changed(old: Items, new: Items) -> list[str]:
     row_of = {item: row for row, item in enumerate(old.ids)}
     changed = []
@@ -343,11 +246,6 @@ def _changed(old: Items, new: Items) -> list[str]:
         ):
             changed.append(item)
     return changed
-
-
-def _shown(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(map(repr, ids[:_SHOWN])) + more
 
 
 class _Refreshed(Truth):

@@ -174,6 +174,8 @@ def write(
         requests.write_warmup(extra / _WARMUP_FILE, warmup)
         titled = _write_titles(extra, items)
         items.retired.write(extra)
+        if side is not None:
+            side.write(extra)
         if settings.parts == "index":
             embeddings.write(extra / embeddings.FILE, items.ids, items.candidates)
         found = verification.Verified(0, 1.0)
