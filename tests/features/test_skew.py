@@ -18,6 +18,7 @@ from tfrs_selfattn.features import (
     Number,
     Text,
     Vector,
+    VectorizedText,
 )
 
 DECLARED = FeatureSet(
@@ -27,6 +28,7 @@ DECLARED = FeatureSet(
         Number("price", log=True),
         Number("rating", buckets=4),
         Text("title", letters=3, buckets=512),
+        VectorizedText("words", ("é", "z", "a é", "z é"), ngrams=(1, 2)),
         Vector("image"),
     )
 )
@@ -54,6 +56,7 @@ def draw_raw(size, seed):
         "price": numbers(),
         "rating": numbers(),
         "title": texts(),
+        "words": texts(),
         "image": vectors,
     }
 
@@ -186,7 +189,7 @@ def test_what_is_missing_is_encoded_like_empty_values(features, encoder):
 )
 def test_a_row_does_not_depend_on_its_neighbours(encoder, texts, number):
     raw = draw_raw(len(texts), seed=3)
-    for name in ("brand", "genres", "title"):
+    for name in ("brand", "genres", "title", "words"):
         raw[name] = np.array(
             [text.encode("utf-8", "replace") for text in texts], object
         )

@@ -10,6 +10,7 @@ piece of TensorFlow, stock operations only: training and a SavedModel both run i
 | `MultiCategory` | strings between separators | the sum of theirs, scaled |
 | `Number` | a number | its normalized value, or a vector of its bucket |
 | `Text` | text | the sum of the vectors of its hashed words, scaled |
+| `VectorizedText` | text | likewise, by the tokens of a Keras `TextVectorization` |
 | `Vector` | numbers, as a language model gives them | a linear image of them |
 
 A value that is missing (`""`, NaN, a row of zeros) has a place of its own when training
@@ -31,6 +32,7 @@ _EXPORTS = {
     "Number": "number",
     "Text": "text",
     "Vector": "vector",
+    "VectorizedText": "vectorized_text",
     "column_readers": "columns",
     "find_feature_table": "movielens",
     "parse_features": "parsing",

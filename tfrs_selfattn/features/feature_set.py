@@ -18,9 +18,11 @@ from tfrs_selfattn.features.multi_category import MultiCategory
 from tfrs_selfattn.features.number import Number
 from tfrs_selfattn.features.text import Text
 from tfrs_selfattn.features.vector import Vector
+from tfrs_selfattn.features.vectorized_text import VectorizedText
 
 KINDS: dict[str, type[Feature]] = {
-    kind.kind: kind for kind in (Category, MultiCategory, Number, Text, Vector)
+    kind.kind: kind
+    for kind in (Category, MultiCategory, Number, Text, VectorizedText, Vector)
 }
 FORMAT = 1
 
