@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -15,13 +16,14 @@ from tests.export.told import EVENTS, FEATURES, HISTORIES, told_model
 from tfrs_selfattn import InputError
 from tfrs_selfattn.client import TensorSpec
 from tfrs_selfattn.client.told import told_of
+from tfrs_selfattn.data import events_from_frame, generate_events, prepare_events
 from tfrs_selfattn.explain import Explainer
 from tfrs_selfattn.export import (
     export_shards,
     load_recommender,
+    recommend_all,
     verification,
 )
-from tfrs_selfattn.export.batch import BatchRecommender
 
 SPECS = {
     "history": TensorSpec("string", (None, None)),
@@ -163,16 +165,80 @@ def test_the_command_line_asks_with_the_features(recommender, cli_status):
         assert message in err
 
 
-def test_files_of_users_have_no_features(recommender, cli_status, tmp_path):
-    with pytest.raises(InputError, match="takes features of events, users or requests"):
-        BatchRecommender(recommender.path, 0)
-    pl.DataFrame({"user_id": ["u"], "history": [["item 3"]]}).write_parquet(
-        tmp_path / "users.parquet"
+def users_of_a_file(**changes):
+    """The histories of `told`, and three more, as a file of users has them."""
+    columns = {
+        "user_id": list("abcdef"),
+        "history": [*HISTORIES, ["no item"], ["item 5"], ["item 2", "item 4"]],
+        "country": [*FEATURES["country"], "fr", "it", "nowhere"],
+        "taste": [None, [0, 3], [1.0, 1.0], None, [2, None], []],
+        "kind": [*EVENTS["kind"], ["buy"], [], None],
+        "price": [*EVENTS["price"], [2.0], [float("nan")], [1, None]],
+    }
+    return pl.DataFrame({**columns, **changes}, strict=False)
+
+
+def test_files_of_users_tell_their_features(recommender, tmp_path):
+    users = users_of_a_file()
+    for part in (0, 1):  # in batches of other sizes, in several files
+        users[part * 4 : part * 4 + 4].write_parquet(tmp_path / f"{part}.parquet")
+    done = recommend_all(recommender.path, tmp_path, tmp_path / "answers", batch_size=3)
+    assert done.users == 6
+    answers = pl.read_parquet(tmp_path / "answers" / "answers-*.parquet")
+    told = users.to_dict(as_series=False)
+    taste = [None, [0, 3], [1, 1], None, [2, 0], None]
+    empty = {
+        name: [
+            each or [None] * len(items)
+            for each, items in zip(told[name], told["history"], strict=True)
+        ]
+        for name in ("kind", "price")
+    }
+    wanted = recommender.recommend(
+        told["history"],
+        features={"country": told["country"], "taste": taste},
+        event_features=empty,
     )
+    for row, answer in zip(answers.sort("user_id").to_dicts(), wanted, strict=True):
+        assert row["items"] == [item.id for item in answer]
+        scores = [item.score for item in answer]
+        np.testing.assert_allclose(row["scores"], scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"taste": None}, r"and features: country, taste, kind, price\. .*without ta"),
+        ({"country": [["it"]] * 6}, r"features: .* with country of List\(String\)"),
+        ({"kind": ["buy"] * 6}, "features: .* with kind of String"),
+        ({"price": [["much"]] * 6}, r"must hold what .*one does not \(conversion"),
+        (
+            {"price": [[1.0]] * 6},
+            "price must have a value for each item of .*user '[a-f]'",
+        ),
+        ({"taste": [[1.0]] * 6}, "taste must have a value for 2 numbers.*user '[a-f]'"),
+    ],
+)
+def test_files_of_users_that_are_refused(
+    recommender, cli_status, tmp_path, changes, message
+):
+    users = users_of_a_file(**changes)
+    if None in changes.values():
+        users = users.drop(*changes)
+    users.write_parquet(tmp_path / "users.parquet")
     words = ("--users", tmp_path / "users.parquet", "--output", tmp_path / "answers")
     status, _, err = cli_status("recommend-all", recommender.path, *words)
     assert status == 2
-    assert "must take histories alone to answer files of users" in err
+    assert re.search(message, err), err
+    assert len(err.splitlines()) == 1
+    assert not list((tmp_path / "answers").glob("answers-*"))
+
+
+def test_what_prepare_wrote_has_no_features(recommender, tmp_path):
+    log = generate_events(20, 10, 5.0, seed=1)
+    prepare_events(events_from_frame(log), tmp_path / "log", row_length=5, num_shards=2)
+    with pytest.raises(InputError, match=r"country, taste, kind, price\. Received: "):
+        recommend_all(recommender.path, tmp_path / "log", tmp_path / "answers")
     assert not (tmp_path / "answers").exists()
 
 

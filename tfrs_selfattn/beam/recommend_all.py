@@ -29,12 +29,7 @@ from tfrs_selfattn.beam import files
 from tfrs_selfattn.beam.pipeline import pipeline_options, run
 from tfrs_selfattn.data import prepared
 from tfrs_selfattn.export import manifest
-from tfrs_selfattn.export.batch import (
-    BatchRecommender,
-    batches,
-    in_order,
-    manifest_of,
-)
+from tfrs_selfattn.export.batch import BatchRecommender, batches, in_order
 from tfrs_selfattn.export.batch_job import (
     JOB,
     BatchResult,
@@ -45,8 +40,9 @@ from tfrs_selfattn.export.batch_job import (
     open_output,
     read_job,
 )
-from tfrs_selfattn.export.recommender import newest
-from tfrs_selfattn.export.users import UserSource, find_users
+from tfrs_selfattn.export.query_side import QuerySide
+from tfrs_selfattn.export.recommender import newest, read_manifest
+from tfrs_selfattn.export.users import UserSource, check_no_features, find_users
 
 
 def recommend_all_on_beam(
@@ -82,12 +78,12 @@ def recommend_all_on_beam(
     options = pipeline_options(runner, arguments)
     if not files.is_remote(export):
         version = newest(Path(export).absolute())
-        manifest_of(version)
+        read_manifest(version)  # Says what is wrong with it.
         export = str(version)
-    source = _find_users(users)
     about = files.join(export, manifest.FOLDER, manifest.FILE)
     with files.reading(about) as path:
         content = path.read_bytes()
+    source = _find_users(users, QuerySide.from_manifest(json.loads(content)))
     counts = []
     for part in source.parts:
         with files.reading(part) as path:
@@ -200,11 +196,12 @@ def _write(answered: tuple[tuple[int, int, int], Iterable[bytes]], output: str) 
         in_order(list(map(files.from_bytes, answers))).write_parquet(path)
 
 
-def _find_users(users: str) -> UserSource:
+def _find_users(users: str, side: QuerySide) -> UserSource:
     if not files.is_remote(users):
-        return find_users(Path(users).absolute())
+        return find_users(Path(users).absolute(), side)
     about = files.join(users, prepared.MANIFEST)
     if "*" not in users and FileSystems.exists(about):
+        check_no_features(users, side)
         with files.reading(about) as path:
             place = files.join(users, prepared.read_prepared(path.parent).data.name)
         pattern = files.join(place, prepared.SEQUENCES, "*.parquet")
@@ -216,7 +213,7 @@ def _find_users(users: str) -> UserSource:
             "--users must be a folder written by `prepare`, or match Parquet files. "
             f"Received: {users}, which is neither. Name them as gs://bucket/*.parquet."
         )
-    return UserSource(tuple(parts))
+    return UserSource(tuple(parts), side=side)
 
 
 def _read_job(output: str) -> dict[str, Any] | None:

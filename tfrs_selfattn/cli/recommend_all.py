@@ -19,8 +19,8 @@ def recommend_all(
         str,
         typer.Option(
             help="A folder written by `prepare`, or Parquet with the columns user_id "
-            "and history (a list of ids, oldest first), and optionally exclude, "
-            "timestamps and request_time."
+            "and history (a list of ids, oldest first), those of the features that "
+            "the export takes, and optionally exclude, timestamps and request_time."
         ),
     ],
     output: Annotated[str, typer.Option(help="Folder of the answers.")],

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.export.loading import load
+from tfrs_selfattn.export.query_side import QuerySide, tensors
 from tfrs_selfattn.export.recommender import newest, read_manifest
+from tfrs_selfattn.features.feature import Feature
 
 ANSWERS = pl.Schema(
     {"user_id": pl.String(), "items": pl.List(pl.String), "scores": pl.List(pl.Float32)}
@@ -35,7 +37,8 @@ class BatchRecommender:
 
     def __init__(self, path: Path, request_time: int) -> None:
         version = newest(path)
-        self._manifest: dict[str, Any] = manifest_of(version)
+        self._manifest: dict[str, Any] = read_manifest(version)
+        self._side = QuerySide.from_manifest(self._manifest)
         self._request_time = request_time
         self._model = load(version)  # Its variables go with it.
 
@@ -51,6 +54,7 @@ class BatchRecommender:
         inputs = {"history": tf.constant(_matrix(users["history"], b""), tf.string)}
         if self._manifest.get("time_aware"):
             inputs |= self._times(users)
+        inputs |= self._features(users)
         signature = "serving_default"
         if "exclude" in users.columns:
             signature = "recommend_excluding"
@@ -69,6 +73,31 @@ class BatchRecommender:
         )
         shortened = pl.col("items", "scores").list.head(pl.col("eligible"))
         return answers.with_columns(shortened).select(ANSWERS.names())
+
+    def _features(self, users: pl.DataFrame) -> dict[str, tf.Tensor]:
+        """What is told of users and events, `[B, …]` and `[B, T]`."""
+        lengths = users["history"].list.len()
+        told: list[dict[str, Any]] = [{} for _ in range(len(users))]
+        for feature, of_event in self._side.features():
+            column = users[feature.name]
+            if of_event or feature.shape:
+                wanted = lengths if of_event else feature.shape[0]
+                wrong = users.filter(
+                    (column.list.len() != wanted) & (column.list.len() > 0)
+                )
+                if len(wrong):
+                    needed = "each item of history" if of_event else f"{wanted} numbers"
+                    raise InputError(
+                        f"{feature.name} must have a value for {needed}, or be empty. "
+                        f"Received: others for user {wrong['user_id'][0]!r}. Correct "
+                        "the file."
+                    )
+            for row, value in enumerate(column.to_list()):
+                if value is not None and value != []:
+                    told[row][feature.name] = _raw(feature, value)
+        width = int(lengths.max() or 0)  # type: ignore[arg-type]
+        arrays = self._side.arrays(told, lengths.to_list(), width)
+        return dict(zip(arrays, tensors(arrays), strict=True))
 
     def _times(self, users: pl.DataFrame) -> dict[str, tf.Tensor]:
         if "timestamps" not in users.columns:
@@ -94,22 +123,13 @@ class BatchRecommender:
         }
 
 
-def manifest_of(version: Path) -> dict[str, Any]:
-    """The manifest of an export that histories alone, or with times, ask.
-
-    Raises:
-        InputError: when it takes features beside them, which files of users have not.
-    """
-    contents = read_manifest(version)
-    kinds = {"events": "events", "query": "users or requests"}
-    told = [kinds[kind] for kind in kinds if kind in contents.get("features", {})]
-    if told:
-        raise InputError(
-            "An export must take histories alone to answer files of users. Received: "
-            f"{version}, which takes features of {', '.join(told)}. Ask it by "
-            "`Recommender.recommend`, or train without these features."
-        )
-    return contents
+def _raw(feature: Feature, value: Any) -> Any:
+    """A value of a file as a signature takes it, what is not known as missing."""
+    if isinstance(value, list):
+        return [_raw(feature, each) for each in value]
+    if value is None:
+        return feature.missing() if not feature.shape else 0.0
+    return value.encode() if isinstance(value, str) else value
 
 
 def batches(users: pl.DataFrame, batch_size: int) -> Iterator[pl.DataFrame]:

@@ -19,13 +19,9 @@ from typing import Any, NamedTuple
 from tfrs_selfattn._checks import InputError, check_positive_int
 from tfrs_selfattn._locks import try_lock
 from tfrs_selfattn.export import manifest
-from tfrs_selfattn.export.batch import (
-    BatchRecommender,
-    batches,
-    in_order,
-    manifest_of,
-)
-from tfrs_selfattn.export.recommender import newest
+from tfrs_selfattn.export.batch import BatchRecommender, batches, in_order
+from tfrs_selfattn.export.query_side import QuerySide
+from tfrs_selfattn.export.recommender import newest, read_manifest
 from tfrs_selfattn.export.users import UserSource, find_users
 
 JOB = "job.json"
@@ -115,8 +111,9 @@ def recommend_all(
         export: folder of an export, of which the highest version is taken, or of one
             version.
         users: path of a folder that `prepare_events` wrote, or of Parquet with the
-            columns `user_id` and `history`, and optionally `exclude`, `timestamps` and
-            `request_time`; see `find_users`.
+            columns `user_id` and `history`, those of the features that the export
+            takes of users, requests and events, and optionally `exclude`, `timestamps`
+            and `request_time`; see `find_users`.
         output: path of a new folder, or of the one to go on with.
         batch_size: int. Users that are asked about at once. Defaults to `256`.
         users_per_file: int. Users of a file of the result, and what a stop costs at
@@ -137,8 +134,7 @@ def recommend_all(
     check_positive_int("batch_size", batch_size)
     check_positive_int("users_per_file", users_per_file)
     version = newest(Path(export))
-    manifest_of(version)
-    source = find_users(users)
+    source = find_users(users, QuerySide.from_manifest(read_manifest(version)))
     folder = Path(output)
     job = make_job(
         (version / manifest.FOLDER / manifest.FILE).read_bytes(),
