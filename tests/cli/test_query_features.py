@@ -107,6 +107,16 @@ def test_a_trained_run_is_continued_by_the_same_features_only(cli, run, words):
     assert "event_features" in done.err or "--event-features" in done.err
 
 
+def test_a_run_of_users_or_events_is_not_explained_from_its_folder(cli, run):
+    done = cli("explain", run, "--history", "anything")
+    assert done.status == 2
+    assert (
+        "error: A run folder must know histories alone, and items, to be explained. "
+        f"Received: {run}, with features of users, requests or events. Export it, and "
+        "explain the export with --feature and --event-feature."
+    ) == done.err.strip()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -48,8 +48,8 @@ def parse_told(
             if not equals or name not in known:
                 raise InputError(
                     f"{option} must be NAME=VALUE, of a name that the model takes: "
-                    f"{', '.join(known) or 'none'}. Received: {text!r}. Correct it, or "
-                    "leave it out."
+                    f"{', '.join(sorted(known)) or 'none'}. Received: {text!r}. "
+                    "Correct it, or leave it out."
                 )
             spec = known[name]
             if len(spec.shape) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from tfrs_selfattn.client.answers import (
     VersionStatus,
 )
 from tfrs_selfattn.client.calls import Call, Id, Ids
+from tfrs_selfattn.client.errors import ServerError
 from tfrs_selfattn.client.grpc_wire import (
     DEFAULT_TIMEOUT,
     DEFAULT_WIDTH,
@@ -86,7 +87,7 @@ class AsyncClient:
         self.retry = Retry() if retry is None else retry
         self._examples = examples
         self._width = check_positive_int("width", width)
-        self._specs: Mapping[str, TensorSpec] | None = None
+        self._known: Mapping[str, Signature] | None = None
         self._channel = open_channel(grpc.aio, address, credentials)
 
     async def __aenter__(self) -> Self:
@@ -114,16 +115,19 @@ class AsyncClient:
         """The best items for each history; see `Client.recommend`."""
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = await self._about(times, told)
-        call = calls.recommend(
+        return await self._ask_told(
+            lambda about: calls.recommend(
+                histories,
+                exclude,
+                among,
+                about,
+                examples=self._examples,
+                width=self._width,
+            ),
             histories,
-            exclude,
-            among,
-            about,
-            examples=self._examples,
-            width=self._width,
+            times,
+            told,
         )
-        return await self._ask(call, len(histories))
 
     async def embed_query(
         self,
@@ -137,13 +141,25 @@ class AsyncClient:
         """The query vector of each history."""
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = await self._about(times, told)
-        call = calls.embed_query(histories, about, width=self._width)
-        return await self._ask(call, len(histories))
+        return await self._ask_told(
+            lambda about: calls.embed_query(histories, about, width=self._width),
+            histories,
+            times,
+            told,
+        )
 
-    async def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
-        """The vector of each item."""
-        return await self._ask(calls.embed_items(items), len(items))
+    async def embed_items(
+        self, items: Sequence[Id], *, features: calls.Features = None
+    ) -> list[Embedding]:
+        """The vector of each item; see `Client.embed_items`."""
+        nothing: Ids = [[]] * len(items)
+        return await self._ask_told(
+            lambda about: calls.embed_items(items, about),
+            nothing,
+            None,
+            told_of(nothing, features, None, of="item"),
+            signature="embed_item",
+        )
 
     async def explain(
         self,
@@ -158,9 +174,12 @@ class AsyncClient:
         """How much each item of each history did for a score; see `Client.explain`."""
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = await self._about(times, told)
-        call = calls.explain(histories, items, about, width=self._width)
-        return await self._ask(call, len(histories))
+        return await self._ask_told(
+            lambda about: calls.explain(histories, items, about, width=self._width),
+            histories,
+            times,
+            told,
+        )
 
     async def predict(self, signature: str, inputs: Mapping[str, Tensor]) -> Prediction:
         """The raw outputs of any signature."""
@@ -181,12 +200,48 @@ class AsyncClient:
         """Closes the connections."""
         await self._channel.close()
 
-    async def _about(self, times: calls.Times | None, told: Told | None) -> calls.About:
-        """What is told, with what the model takes, which is asked once."""
-        if told is not None and self._specs is None:
-            known = await self.signatures()
-            self._specs = known["embed_query"].inputs
-        return calls.About(times, told, self._specs)
+    async def _inputs_of(self, signature: str) -> Mapping[str, TensorSpec]:
+        """The inputs of a signature; the server is asked once for all of them."""
+        if self._known is None:
+            self._known = await self.signatures()
+        found = self._known.get(signature)
+        return {} if found is None else found.inputs
+
+    async def _ask_told(
+        self,
+        make: Callable[[calls.About], Call[list[Answer]]],
+        histories: Ids,
+        times: calls.Times | None,
+        told: Told | None,
+        *,
+        signature: str = "embed_query",
+    ) -> list[Answer]:
+        """As that of the other clients."""
+        if told is None and self._known is not None:
+            told = calls.filled(histories, await self._inputs_of(signature))
+        if told is not None:
+            about = calls.About(times, told, await self._inputs_of(signature))
+            return await self._ask(make(about), len(histories))
+        call = make(calls.About(times))
+        try:
+            return await self._ask(call, len(histories))
+        except ServerError as error:
+            told = await self._missing(call, error, histories, signature)
+            if told is None:
+                raise
+        about = calls.About(times, told, await self._inputs_of(signature))
+        return await self._ask(make(about), len(histories))
+
+    async def _missing(
+        self, call: Call[Any], error: ServerError, histories: Ids, signature: str
+    ) -> Told | None:
+        """What to send in place of nothing, if that is what the server refused."""
+        if error.code != "INVALID_ARGUMENT" or call.signature == calls.EXAMPLES:
+            return None
+        try:
+            return calls.filled(histories, await self._inputs_of(signature))
+        except ServerError:
+            return None
 
     async def _ask(self, call: Call[list[Answer]], count: int) -> list[Answer]:
         if not count:

@@ -24,13 +24,15 @@ from tfrs_selfattn.client.answers import (
     TensorSpec,
 )
 from tfrs_selfattn.client.tensors import Tensor, example
-from tfrs_selfattn.client.told import Told
+from tfrs_selfattn.client.told import Told, nothing_told, takes_features
 
 Id: TypeAlias = "str | bytes"
 Ids: TypeAlias = Sequence[Sequence[Id]]
 Features: TypeAlias = "Mapping[str, Sequence[Any]] | None"
 EventFeatures: TypeAlias = "Mapping[str, Sequence[Sequence[Any]]] | None"
 Answer = TypeVar("Answer")
+
+EXAMPLES = "tf_example"  # whose inputs need not be whole
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def recommend(
             times = {} if about.times is None else about.times.of(row)
             serialized.append(example({**texts, **ids}, times, numbers))
         inputs = {"examples": Tensor("string", (len(rows),), serialized)}
-        return Call("tf_example", inputs, _ranked)
+        return Call(EXAMPLES, inputs, _ranked)
     inputs = _history(rows, about, width)
     signature = "serving_default"
     if others:
@@ -119,10 +121,13 @@ def embed_query(histories: Ids, about: About, *, width: int) -> Call[list[Embedd
     return Call("embed_query", _history(rows, about, width), _vectors)
 
 
-def embed_items(items: Sequence[Id]) -> Call[list[Embedding]]:
+def embed_items(items: Sequence[Id], about: About) -> Call[list[Embedding]]:
     """The vector of each item."""
     (row,) = _rows("items", [items])
-    return Call("embed_item", {"item": Tensor("string", (len(row),), row)}, _vectors)
+    inputs = {"item": Tensor("string", (len(row),), row)}
+    if about.told is not None:
+        inputs |= about.told.tensors(about.specs or {}, width=0)
+    return Call("embed_item", inputs, _vectors)
 
 
 def explain(
@@ -149,6 +154,11 @@ def explain(
         ]
 
     return Call("explain", inputs, read)
+
+
+def filled(histories: Ids, specs: Mapping[str, TensorSpec]) -> Told | None:
+    """What to send where nothing is told: missing values, if features are taken."""
+    return nothing_told(histories) if takes_features(specs) else None
 
 
 def rows_to_exclude(

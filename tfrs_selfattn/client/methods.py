@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfrs_selfattn._checks import check_positive
 from tfrs_selfattn.client import calls
@@ -47,7 +47,7 @@ class Methods(abc.ABC):
         self.address = address
         self._examples = examples
         self._width = width
-        self._specs: Mapping[str, TensorSpec] | None = None
+        self._known: Mapping[str, Signature] | None = None
 
     @property
     def width(self) -> int:
@@ -125,9 +125,8 @@ class Methods(abc.ABC):
         """
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = self._about(times, told)
-        return self._ask(
-            calls.recommend(
+        return self._ask_told(
+            lambda about: calls.recommend(
                 histories,
                 exclude,
                 among,
@@ -135,7 +134,9 @@ class Methods(abc.ABC):
                 examples=self._examples,
                 width=self._width,
             ),
-            len(histories),
+            histories,
+            times,
+            told,
         )
 
     def embed_query(
@@ -150,13 +151,32 @@ class Methods(abc.ABC):
         """The query vector of each history; arguments as in `recommend`."""
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = self._about(times, told)
-        call = calls.embed_query(histories, about, width=self._width)
-        return self._ask(call, len(histories))
+        return self._ask_told(
+            lambda about: calls.embed_query(histories, about, width=self._width),
+            histories,
+            times,
+            told,
+        )
 
-    def embed_items(self, items: Sequence[Id]) -> list[Embedding]:
-        """The vector of each item."""
-        return self._ask(calls.embed_items(items), len(items))
+    def embed_items(
+        self, items: Sequence[Id], *, features: calls.Features = None
+    ) -> list[Embedding]:
+        """The vector of each item.
+
+        Args:
+            items: list of ids.
+            features: by name, a list with a value for each item, as in `recommend`. By
+                them a model that knows items by features embeds one that is new to it;
+                of an item that it knows they say nothing.
+        """
+        nothing: Ids = [[]] * len(items)
+        return self._ask_told(
+            lambda about: calls.embed_items(items, about),
+            nothing,
+            None,
+            told_of(nothing, features, None, of="item"),
+            signature="embed_item",
+        )
 
     def explain(
         self,
@@ -183,18 +203,19 @@ class Methods(abc.ABC):
         """
         times = calls.times_of(histories, timestamps, request_times)
         told = told_of(histories, features, event_features)
-        about = self._about(times, told)
-        call = calls.explain(histories, items, about, width=self._width)
-        return self._ask(call, len(histories))
+        return self._ask_told(
+            lambda about: calls.explain(histories, items, about, width=self._width),
+            histories,
+            times,
+            told,
+        )
 
     def inputs(self) -> Mapping[str, TensorSpec]:
         """What a request may tell, by name: the history, its times, and features.
 
         The server is asked once.
         """
-        if self._specs is None:
-            self._specs = self.signatures()["embed_query"].inputs
-        return self._specs
+        return self._inputs_of("embed_query")
 
     def wait_until_available(self, timeout: float = 60.0) -> VersionStatus:
         """Waits until the server serves a version of the model, and returns that."""
@@ -218,9 +239,52 @@ class Methods(abc.ABC):
                     )
             time.sleep(_POLL_SECONDS)
 
-    def _about(self, times: calls.Times | None, told: Told | None) -> calls.About:
-        """What is told, with what the model takes."""
-        return calls.About(times, told, None if told is None else self.inputs())
+    def _inputs_of(self, signature: str) -> Mapping[str, TensorSpec]:
+        """The inputs of a signature; the server is asked once for all of them."""
+        if self._known is None:
+            self._known = self.signatures()
+        found = self._known.get(signature)
+        return {} if found is None else found.inputs
+
+    def _ask_told(
+        self,
+        make: Callable[[calls.About], Call[list[Answer]]],
+        histories: Ids,
+        times: calls.Times | None,
+        told: Told | None,
+        *,
+        signature: str = "embed_query",
+    ) -> list[Answer]:
+        """Asks with what is told, checked by the inputs of a signature.
+
+        Every input of a signature must be sent, so where nothing is told and the server
+        refuses, the model is looked up: if it takes features, they are missing ones.
+        """
+        if told is None and self._known is not None:
+            told = calls.filled(histories, self._inputs_of(signature))
+        if told is not None:
+            about = calls.About(times, told, self._inputs_of(signature))
+            return self._ask(make(about), len(histories))
+        call = make(calls.About(times))
+        try:
+            return self._ask(call, len(histories))
+        except ServerError as error:
+            told = self._missing(call, error, histories, signature)
+            if told is None:
+                raise
+        about = calls.About(times, told, self._inputs_of(signature))
+        return self._ask(make(about), len(histories))
+
+    def _missing(
+        self, call: Call[Any], error: ServerError, histories: Ids, signature: str
+    ) -> Told | None:
+        """What to send in place of nothing, if that is what the server refused."""
+        if error.code != "INVALID_ARGUMENT" or call.signature == calls.EXAMPLES:
+            return None
+        try:
+            return calls.filled(histories, self._inputs_of(signature))
+        except ServerError:
+            return None
 
     def _ask(self, call: Call[list[Answer]], count: int) -> list[Answer]:
         if not count:  # Servers differ about empty batches, and there is no question.

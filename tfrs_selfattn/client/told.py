@@ -115,6 +115,8 @@ def told_of(
     histories: Sequence[Sequence[Any]],
     features: Mapping[str, Sequence[Any]] | None,
     event_features: Mapping[str, Sequence[Sequence[Any]]] | None,
+    *,
+    of: str = "history",
 ) -> Told | None:
     """Checked values; None when no argument was given.
 
@@ -123,6 +125,7 @@ def told_of(
         features: by name, a value for each history: str, number, list of numbers, or
             None where it is not known.
         event_features: by name, a list for each history with a value for each item.
+        of: str. What `features` are of, for messages. Defaults to `"history"`.
 
     Raises:
         InputError: when there are more or fewer values, or of another kind.
@@ -134,9 +137,8 @@ def told_of(
     for name, values in mine.items():
         if len(values) != len(lengths):
             raise InputError(
-                f"`features` must hold a value of {name!r} for each history. Received: "
-                f"{len(values)} for {len(lengths)} histories. Use None where it is not "
-                "known."
+                f"`features` must hold a value of {name!r} for each {of}. Received: "
+                f"{len(values)} for {len(lengths)}. Use None where it is not known."
             )
     events = {}
     for name, lists in _named("event_features", event_features):
@@ -156,6 +158,16 @@ def told_of(
         },
         events,
     )
+
+
+def takes_features(specs: Mapping[str, TensorSpec] | None) -> bool:
+    """Whether a signature has inputs that must be filled where nothing is told."""
+    return bool(_features(specs or {}))
+
+
+def nothing_told(histories: Sequence[Sequence[Any]]) -> Told:
+    """Nothing of these histories, so that all that is taken is missing."""
+    return Told([len(row) for row in histories], {}, {})
 
 
 def features_taken(
