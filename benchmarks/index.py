@@ -8,8 +8,8 @@ says so. What was built is kept in --cache, so a second run measures only.
 
 Data, all from a seed: (a) `clustered`, 5,000 directions with Zipf weights (exponent
 .8), candidates around them with log-normal lengths (sigma .25), queries from the same
-mixture; (b) `isotropic`, normal vectors, the hard case; (c) `--embeddings FILE.npz`
-with `candidates` [N, D] and `queries` [B, D] of a trained model.
+mixture; (b) `isotropic`, normal vectors, the hard case; (c) `--run RUN`, a folder that
+`train` wrote: the vectors of its items, and of the histories of its test users.
 
 Times are of one call of a concrete function (TensorFlow) or of `search` (FAISS). The
 overhead of a call that does nothing but return is measured beside it and shown.
@@ -58,6 +58,30 @@ def make_data(kind: str, size: int, width: int, seed: int) -> tuple[Any, Any]:
 
     lengths = np.exp(draw.normal(0, LENGTHS, (size, 1))).astype(np.float32)
     return around(size) * lengths, around(500)
+
+
+def trained(run: Path) -> tuple[Any, Any]:
+    """The items `[N, D]` of a trained model, and 500 of its users `[500, D]`."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    from tfrs_selfattn import data, training
+
+    folder = training.RunFolder.open(run)
+    model, about = training.load_model(folder), folder.config.data
+    events = data.read_events(
+        Path(about.path),
+        user_column=about.user_column,
+        item_column=about.item_column,
+        time_column=about.time_column,
+    )
+    log = data.build_sequences(events, min_item_events=about.min_item_events)
+    test = data.leave_one_out(log).test
+    some = np.random.default_rng(0).choice(len(test), 500, replace=False)
+    length = model.query_tower.max_length
+    queries = [
+        model.query_tower(test.padded_histories(case, case + 1)[:, -length:])
+        for case in np.sort(some)
+    ]
+    return model.candidate_tower.catalogue().numpy(), np.concatenate(queries)
 
 
 def true_best(candidates: Any, queries: Any) -> Any:
@@ -154,7 +178,7 @@ def main() -> None:
     parser.add_argument(
         "--kind", choices=("clustered", "isotropic"), default="clustered"
     )
-    parser.add_argument("--embeddings", type=Path, help="FILE.npz, in place of --kind")
+    parser.add_argument("--run", type=Path, help="of `train`, in place of --kind")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--scann-python", help="interpreter with TFRS and ScaNN")
     parser.add_argument("--faiss-python", help="interpreter with faiss-cpu")
@@ -165,16 +189,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/index-benchmark"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.embeddings:
-        held = np.load(arguments.embeddings)
-        candidates, queries = held["candidates"], held["queries"][:500]
-        title = arguments.embeddings.stem
-    else:
-        title = f"{arguments.kind}-{arguments.size}-{arguments.width}"
+    title = f"{arguments.kind}-{arguments.size}-{arguments.width}"
+    if arguments.run:
+        title = f"run-{arguments.run.resolve().name}"
     folder = arguments.cache / title
     if not (folder / "best.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if not arguments.embeddings:
+        if arguments.run:
+            candidates, queries = trained(arguments.run)
+        else:
             candidates, queries = make_data(
                 arguments.kind, arguments.size, arguments.width, arguments.seed
             )
