@@ -7,7 +7,7 @@
                 → prepare_events → read_prepared → both, of a log larger than memory
 
 `cut_histories` shows training batches as users of few events would ask. Everything but
-the datasets works without TensorFlow.
+it and the datasets works without TensorFlow.
 """
 
 from __future__ import annotations
