@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 K = 100
-BATCHES = {1: 200, 32: 30}  # and how many timed calls of each
+BATCHES = {1: 200, 32: 50}  # and how many timed calls of each
 PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 OURS = {
     "PartitionedTopK": {},
@@ -37,7 +37,11 @@ OURS = {
         "num_reordering_candidates": 2 * K,
         "xla": True,
     },
+    "PartitionedTopK int8 alone": {"quantization": "int8"},
 }
+SCANN_LEAVES, IVF_LEAVES = (1, 4, 8), (4, 8)  # times the root of the candidates
+HNSW_LINKS = {32: 80, 48: 200}  # and the effort to build with
+HNSW_EFFORTS = (100, 150, 200, 300, 400, 600, 800, 1600)
 
 
 class Report:
@@ -197,7 +201,7 @@ def scann(folder: Path, name: str, threads: int) -> None:
     report = Report(folder, name, threads)
     candidates = np.load(folder / "candidates.npy")
     overhead = _tensorflow_overhead(tf, report)
-    for leaves in (1_000, 4_000):
+    for leaves in (round(times * len(candidates) ** 0.5) for times in SCANN_LEAVES):
         index = tfrs.layers.factorized_top_k.ScaNN(
             k=K, num_leaves=leaves, num_reordering_candidates=2 * K
         ).index(candidates)
@@ -220,32 +224,30 @@ def scann(folder: Path, name: str, threads: int) -> None:
 
 
 def faiss(folder: Path, name: str, threads: int) -> None:
-    """FAISS' IVF-Flat or HNSW: builds and saves it (threads 0), or measures it."""
+    """FAISS' IVF-Flat or HNSW: builds and saves them (threads 0), or measures them."""
     import faiss as library
 
     candidates = np.load(folder / "candidates.npy", mmap_mode="r")
-    path = str(folder / name.replace(" ", "_"))
-    width, product = candidates.shape[1], library.METRIC_INNER_PRODUCT
+    root, width = len(candidates) ** 0.5, candidates.shape[1]
+    kinds = HNSW_LINKS
+    if "IVF" in name:
+        kinds = dict.fromkeys(max(1, round(times * root)) for times in IVF_LEAVES)
+    path = f"{folder / name.replace(' ', '_')}-{{}}"
     if not threads:
         library.omp_set_num_threads(os.cpu_count() or 1)
-        start = time.perf_counter()
-        if "IVF" in name:
-            leaves = max(1, round(4 * len(candidates) ** 0.5))
-            index = library.IndexIVFFlat(
-                library.IndexFlatIP(width), width, leaves, product
-            )
-            index.train(np.ascontiguousarray(candidates[: 64 * leaves]))
-        else:
-            index = library.IndexHNSWFlat(width, 32, product)
-            index.hnsw.efConstruction = 80
-        index.add(np.ascontiguousarray(candidates))
-        library.write_index(index, path)
-        line = {"index": name, "build_s": time.perf_counter() - start}
-        print(json.dumps(line), flush=True)
+        for kind, effort in kinds.items():
+            start = time.perf_counter()
+            index = _faiss_index(library, width, kind, effort)
+            if effort is None:
+                index.train(np.ascontiguousarray(candidates[: 64 * kind]))
+            index.add(np.ascontiguousarray(candidates))
+            seconds = time.perf_counter() - start
+            library.write_index(index, path.format(kind))
+            line = {"index": name, "kind": kind, "build_s": seconds}
+            print(json.dumps(line), flush=True)
         return
     library.omp_set_num_threads(threads)
     report = Report(folder, name, threads)
-    index = library.read_index(path)
     tiny = library.IndexFlatIP(width)
     tiny.add(np.ascontiguousarray(candidates[:1]))
     overhead = {
@@ -254,15 +256,28 @@ def faiss(folder: Path, name: str, threads: int) -> None:
         )
         for batch in BATCHES
     }
-    settings = PROBES if "IVF" in name else (100, 150, 200, 300, 400, 600, 800, 1600)
-    for setting in settings:
-        if "IVF" in name:
-            index.nprobe, label = setting, f"{setting} of {index.nlist} leaves"
-        else:
-            index.hnsw.efSearch, label = setting, f"efSearch {setting}"
-        search = lambda queries: index.search(queries, K)[1]  # noqa: E731
-        if report.point(search, label, overhead) > 0.997:
-            break
+    for kind, effort in kinds.items():
+        index = library.read_index(path.format(kind))
+        for setting in PROBES if effort is None else HNSW_EFFORTS:
+            if effort is None:
+                index.nprobe, label = setting, f"{setting} of {kind} leaves"
+            else:
+                index.hnsw.efSearch = setting
+                label = f"{kind} links, efSearch {setting}"
+            search = lambda queries: index.search(queries, K)[1]  # noqa: B023, E731
+            if report.point(search, label, overhead) > 0.997:
+                break
+
+
+def _faiss_index(library: Any, width: int, kind: int, effort: int | None) -> Any:
+    """IVF-Flat with `kind` leaves, or HNSW with as many links and a building effort."""
+    if effort is None:
+        return library.IndexIVFFlat(
+            library.IndexFlatIP(width), width, kind, library.METRIC_INNER_PRODUCT
+        )
+    index = library.IndexHNSWFlat(width, kind, library.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = effort
+    return index
 
 
 WORKERS: dict[str, Any] = {
