@@ -165,8 +165,11 @@ def ours(folder: Path, name: str, threads: int) -> None:
     report = Report(folder, name, threads)
     index = tf.keras.models.load_model(path)
     overhead = _tensorflow_overhead(tf, report)
+    num_leaves, capacity = index._members.shape
     for probes in PROBES:
-        if probes > index.get_weights()[0].shape[0]:
+        if probes * capacity < K:
+            continue  # it would search on until K are found
+        if probes > num_leaves:
             break
         index.num_leaves_to_search = probes
         search = _function(tf, report, lambda queries: index.search_rows(queries)[1])
