@@ -7,7 +7,9 @@ import pytest
 
 from tests.cli.conftest import SMALL
 from tfrs_selfattn import training
-from tfrs_selfattn.data import prepare_events, read_events
+from tfrs_selfattn.cli import _steps
+from tfrs_selfattn.data import PreparedLog, prepare_events, read_events, read_prepared
+from tfrs_selfattn.evaluation import evaluate_ranking
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,49 @@ def test_a_run_on_shards_trains_evaluates_and_answers_everyone(
     assert (done.json["users"], done.json["resumed"]) == (60, 0)
     assert len(pl.read_parquet(answers / "*.parquet")) == 60
     assert cli(*words, "--json", "--users-per-file", "25").json["resumed"] == 60
+
+
+def test_training_on_shards_reads_no_more_than_it_validates_on(
+    cli, prepared, tmp_path, monkeypatch
+):
+    words = ("train", "--shards", prepared, *SMALL, "--epochs", "1", "--json")
+    whole = read_prepared(prepared).split()
+    metrics = []
+    with monkeypatch.context() as patch:
+        patch.delattr(PreparedLog, "split")
+        read = []
+        held_out = PreparedLog.held_out
+        patch.setattr(
+            PreparedLog,
+            "held_out",
+            lambda *known, **options: (
+                read.append(held_out(*known, **options)) or read[-1]
+            ),
+        )
+        for number, few in enumerate(((), ("--validation-users", "7"))):
+            run = tmp_path / f"{number}"
+            done = cli(*words, *few, "--output", run)
+            assert done.status == 0, done.err
+            folder = training.RunFolder.open(run)
+            model = training.load_model(folder)
+            # As it was trained, not as it was read.
+            cases = whole.validation.sample(folder.config.training.validation_users)
+            expected = evaluate_ranking(model.scorer(), cases).metrics
+            metrics.append(done.json["validation"])
+            assert metrics[-1]["ndcg@10"] == pytest.approx(expected["ndcg@10"])
+    assert metrics[0] != metrics[1]
+    all_users, few_users = read
+    assert len(all_users.validation) == len(whole.validation) > 7
+    assert few_users.sequences.num_users == 7
+    events = few_users.sequences.num_events
+    assert events == len(few_users.sequences.items) < whole.sequences.num_events / 3
+
+
+def test_many_users_are_validated_on_in_part(prepared, monkeypatch):
+    assert _steps.validation_bound(prepared) is None
+    monkeypatch.setattr(_steps, "_VALIDATION", 20)
+    assert _steps.validation_bound(prepared) == 20
+    assert _steps.validation_bound(None) is None
 
 
 def test_shards_must_fit_the_run(refused, prepared, tmp_path):

@@ -155,5 +155,5 @@ def test_what_prepare_wrote_has_no_features(cli, log, columns, words, tmp_path):
     users = f"{log.parent / 'users.csv'}:country=category"
     done = cli(*shards, "--user-features", users, "--user-column", "visitor")
     assert done.status == 2
-    assert "without query_features. What `prepare` writes has none" in done.err
+    assert "Features of users need the event log itself. Received: --user-" in done.err
     assert not (tmp_path / "run").exists()

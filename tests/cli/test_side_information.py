@@ -102,8 +102,9 @@ def test_a_trained_run_is_continued_by_the_same_features_only(
         ("--item-features no.csv:a=text", "file of features must be a file. .*no.csv"),
         ("--item-features {items}:a=text", "must have a column 'a'"),
         ("--item-features {items}:title=number", "column 'title' must hold finite"),
-        ("--id-dropout 0.5", "--id-dropout and --oov-buckets need item features"),
-        ("--oov-buckets 5", "--id-dropout and --oov-buckets need item features"),
+        ("--id-dropout 0.5", "--oov-buckets and --own-ids need item features"),
+        ("--oov-buckets 5", "--oov-buckets and --own-ids need item features"),
+        ("--own-ids 5", "--oov-buckets and --own-ids need item features"),
         ("--id-dropout 1", r"--id-dropout must be a number in \[0, 1\)"),
     ],
 )
@@ -120,6 +121,7 @@ def test_separate_tables_of_items(cli, events, columns, features, tmp_path):
     done = cli(
         *(*words, "--output", tmp_path / "run", "--item-features", features),
         *("--separate-items", "--oov-buckets", "3", "--id-dropout", "0.5"),
+        *("--own-ids", "4", "--loss", "sampled-softmax", "--num-negatives", "8"),
     )
     assert done.status == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -127,6 +129,10 @@ def test_separate_tables_of_items(cli, events, columns, features, tmp_path):
     assert config["model"]["oov_buckets"] == 3
     model = training.load_model(training.RunFolder.open(tmp_path / "run"))
     assert not model.shares_table
+    assert config["model"]["own_ids"] == 4
+    for tower in (model.query_tower, model.candidate_tower):
+        assert tower.item_embedding.embeddings.shape == [5, 8]
+        assert tower.item_embedding.oov_table.shape == [3, 8]
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,11 @@ from tfrs_selfattn.data import (
     read_events,
     read_prepared,
     read_shards,
+    summarize,
     temporal_split,
     training_dataset,
 )
+from tfrs_selfattn.training import fingerprint
 
 OPTIONS = {"row_length": 13, "num_shards": 3}
 
@@ -82,6 +84,42 @@ def test_held_out_cases_are_those_in_memory(log, sequences, tmp_path, events):
     np.testing.assert_array_equal(by_time.train_counts(), expected.train_counts())
 
 
+@pytest.mark.parametrize("max_users", [None, 1000, 29, 1])
+def test_held_out_users_are_read_alone(log, max_users):
+    whole, held = log.split(), log.held_out(max_users, seed=5)
+    sample = held_out(whole.validation.sample(max_users, 5))
+    assert held_out(held.validation) == sample
+    assert held.sequences.user_ids.to_list() == list(sample)  # and in their order
+    assert len(sample) == min(max_users or 1000, len(whole.validation)) > 0
+    tested = held_out(whole.test)
+    assert held_out(held.test) == {user: tested[user] for user in sample}
+    assert held.sequences.num_events < whole.sequences.num_events
+
+
+def test_a_sample_of_users_depends_on_its_seed_and_on_no_order(log, sequences):
+    """Users are ordered by shard in one log, by their first event in the other."""
+    cases, others = log.split().validation, leave_one_out(sequences).validation
+    chosen = [held_out(cases.sample(40, seed)) for seed in (1, 2)]
+    assert held_out(others.sample(40, 1)) == chosen[0]
+    # By chance 40 of some 180 users share 9 with 40 others.
+    assert len(chosen[0].keys() & chosen[1].keys()) < 25
+    assert cases.sample(40, 1).sample(40, 1).users.tolist() == (
+        cases.sample(40, 1).users.tolist()
+    )
+
+
+def test_what_is_counted_part_by_part_is_what_the_whole_says(log):
+    split = log.split()
+    np.testing.assert_array_equal(log.train_counts(), split.train_counts())
+    assert log.summary() == summarize(split.sequences)
+    for name in ("offsets", "items", "timestamps"):
+        chunks = np.concatenate(list(log.chunks(name)))
+        whole = getattr(split.sequences, name)
+        assert chunks.dtype == whole.dtype
+        np.testing.assert_array_equal(chunks, whole)
+    assert fingerprint(log) == fingerprint(split.sequences)
+
+
 def pairs(features):
     """Every (input, target) of training rows, counted."""
     learned = features["targets"] > 0
@@ -109,6 +147,10 @@ def test_training_streams_prepared_shards_even_empty_ones(events, tmp_path):
     )
     rows = log.rows()
     assert 0 in rows.shard_rows
+    assert fingerprint(log) == fingerprint(log.split().sequences)
+    assert held_out(log.held_out(2).validation) == held_out(
+        log.split().validation.sample(2)
+    )
     batches = list(
         training_dataset(rows, batch_size=2, seed=0)
         .take(-(-len(rows) // 2))

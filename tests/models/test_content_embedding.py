@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_selfattn.features import FeatureSet, FeatureTable, MultiCategory, Number
+from tfrs_selfattn.features._vocabulary import bucket_of
 from tfrs_selfattn.models import ContentEmbedding, FeatureProjection, ItemContent
 from tfrs_selfattn.models.query_tower import QueryTower
 
@@ -58,6 +59,49 @@ def test_a_dropped_id_leaves_what_a_new_item_would_have(oov_buckets):
             dropped += near[1]
     assert 80 < dropped < 160  # of 240
     np.testing.assert_array_equal(layer.table(training=False)[1:], whole)
+
+
+@pytest.mark.parametrize("oov_buckets", [0, 2])
+def test_only_the_first_items_have_ids_of_their_own(oov_buckets):
+    layer = make(own_ids=2, oov_buckets=oov_buckets)
+    assert layer.embeddings.shape == [3, 5]
+    assert sum(weight.shape[0] for weight in layer.trainable_weights) == (
+        3 + oov_buckets + FEATURES.num_tokens + FEATURES.num_dense
+    )
+    whole = make()
+    layer.projection.set_weights(whole.projection.get_weights())
+    ids = layer.table() - (whole.table() - whole.embeddings)
+    np.testing.assert_allclose(ids[:3], layer.embeddings, atol=1e-6)
+    shared = np.zeros([4, 5], np.float32)
+    if oov_buckets:
+        shared = layer.oov_table.numpy()[bucket_of(tf.constant(IDS[2:]), 2).numpy()]
+    np.testing.assert_allclose(ids[3:], shared, atol=1e-6)
+    indices = tf.constant([[0, 3, 6], [2, 1, 3]])
+    np.testing.assert_allclose(
+        layer(indices), tf.gather(layer.table(), indices), atol=1e-7
+    )
+
+
+def test_items_of_one_bucket_learn_together():
+    layer = make(own_ids=1, oov_buckets=2)
+    buckets = bucket_of(tf.constant(IDS), 2).numpy()
+    for read in (layer.table, lambda training: layer(tf.range(7), training=training)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(read(training=True)[2:])
+        own, shared = tape.gradient(loss, [layer.embeddings, layer.oov_table])
+        np.testing.assert_array_equal(tf.convert_to_tensor(own), np.zeros([2, 5]))
+        wanted = np.bincount(buckets[1:], minlength=2)
+        np.testing.assert_allclose(tf.convert_to_tensor(shared)[:, 0], wanted)
+
+
+@pytest.mark.parametrize("own_ids", [6, 7, None])
+def test_as_many_ids_as_items_are_all_of_them(own_ids):
+    layer = make(own_ids=own_ids, id_dropout=0.5)
+    assert layer.embeddings.shape == [7, 5]
+    again = type(layer).from_config(layer.get_config())
+    assert (again.own_ids, again.id_dropout) == (own_ids, 0.5)
+    with pytest.raises(ValueError, match="`own_ids` must be"):
+        make(own_ids=-1)
 
 
 def test_features_of_the_query_and_of_events():

@@ -22,6 +22,7 @@ from tfrs_selfattn.training import DataConfig, FeaturesConfig
 from tfrs_selfattn.training.side_information import Known, SideInformation
 
 if TYPE_CHECKING:
+    from tfrs_selfattn.cli._steps import Prepared
     from tfrs_selfattn.data.side import ReadColumn
     from tfrs_selfattn.training import RunFolder
 
@@ -85,16 +86,22 @@ def _of_log(text: str, option: str) -> FeatureSet | None:
 
 
 def read_side_information(
-    report: Report, asked: Asked, data: DataConfig, split: Split
+    report: Report, asked: Asked, data: DataConfig, prepared: Prepared
 ) -> tuple[FeaturesConfig, SideInformation]:
     """Reads the tables and fits the features to what training shows."""
-    sequences = split.sequences
+    split, sequences = prepared.split, prepared.sequences
     items = users = None
     if asked.items is not None:
         ids = list(sequences.vocabulary.ids)
         features, table = _read(report, asked.items, data.item_column, ids, "items")
-        items = Known.fit(features, table, split.train_counts()[1:] > 0)
+        items = Known.fit(features, table, prepared.train_counts()[1:] > 0)
     if asked.users is not None:
+        if prepared.rows is not None:
+            raise InputError(
+                "Features of users need the event log itself. Received: "
+                f"--user-features, and {data.path}, which `prepare` wrote without "
+                "them. Train with --data, or leave the features out."
+            )
         ids = sequences.user_ids.to_list()
         features, table = _read(report, asked.users, data.user_column, ids, "users")
         users = Known.fit(features, table, split.train_stop > sequences.offsets[:-1])

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.cli._evaluation import SHORT
 from tfrs_selfattn.cli._report import Report
 from tfrs_selfattn.cli._tensorflow import start_tensorflow
 from tfrs_selfattn.data import (
     EventSummary,
+    PreparedLog,
     Sequences,
     ShardedRows,
     Split,
@@ -41,20 +45,63 @@ if TYPE_CHECKING:
     from tfrs_selfattn.training import TrainingResult
 
 
+# Users that training on shards validates on, unless told otherwise: enough to tell
+# models apart, and bounded, as memory is.
+_VALIDATION = 100_000
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """An event log, read and split."""
+    """An event log, read and split.
 
-    sequences: Sequences
+    Args:
+        log: all of it, in memory or in the files that `prepare` wrote.
+        split: of all of it, or of those alone who are held out.
+        summary: of all of it.
+        titles: of its items.
+        rows: the training rows, if they are in shards.
+    """
+
+    log: Sequences | PreparedLog
     split: Split
     summary: EventSummary
     titles: dict[str, str]
     rows: ShardedRows | None = None
 
     @property
+    def sequences(self) -> Sequences:
+        return self.split.sequences
+
+    @property
     def untitled(self) -> int:
         """Items of the log that have no title."""
-        return sum(item not in self.titles for item in self.sequences.vocabulary.ids)
+        return sum(item not in self.titles for item in self.log.vocabulary.ids)
+
+    def train_counts(self) -> npt.NDArray[np.int64]:
+        """Training events of each item of the whole log, as `Split.train_counts`."""
+        of = self.log if isinstance(self.log, PreparedLog) else self.split
+        counts: npt.NDArray[np.int64] = of.train_counts()
+        return counts
+
+
+def one_of(data: Path | None, shards: Path | None) -> Path:
+    """The events, however they are given."""
+    if (data is None) == (shards is None):
+        raise InputError(
+            "One of --data and --shards must be given. Received: "
+            f"{'neither' if data is None else 'both'}. Name the events, or the folder "
+            "that `prepare` made of them."
+        )
+    if shards is not None:
+        read_prepared(shards)  # Says what is wrong with it.
+    return data or shards or Path()
+
+
+def validation_bound(shards: Path | None) -> int | None:
+    """How many users validate if nobody says so; None for all there are."""
+    if shards is None or read_prepared(shards).manifest["validation"] <= _VALIDATION:
+        return None
+    return _VALIDATION
 
 
 def prepare(
@@ -64,10 +111,12 @@ def prepare(
     items: Path | None = None,
     title_column: str = "title",
     columns: Mapping[str, ReadColumn] | None = None,
+    training: TrainingConfig | None = None,
 ) -> Prepared:
     """Reads the events, orders them by user, holds out the last two of each.
 
-    `columns` are further ones of the log to read.
+    `columns` are further ones of the log to read. For `training` alone, of a folder
+    that `prepare` wrote only those are read who are validated on.
     """
     path = Path(data.path)
     titles: dict[str, str] = {}
@@ -86,8 +135,15 @@ def prepare(
                 "with users, items and times alone. Train from the event log itself."
             )
         with report.waiting("Reading what was prepared"):
-            log = read_prepared(path)
-            split, rows = log.split(), log.rows()
+            log: Sequences | PreparedLog = (prepared_log := read_prepared(path))
+            if training is None:
+                split = prepared_log.split()
+            else:
+                rows = prepared_log.rows()
+                split = prepared_log.held_out(
+                    training.validation_users, seed=training.seed
+                )
+            summary = prepared_log.summary()
     else:
         events = read_events(
             path,
@@ -96,13 +152,10 @@ def prepare(
             time_column=data.time_column,
         )
         with report.waiting("Reading events"):
-            split = leave_one_out(
-                build_sequences(
-                    events, min_item_events=data.min_item_events, columns=columns
-                )
+            log = build_sequences(
+                events, min_item_events=data.min_item_events, columns=columns
             )
-    sequences = split.sequences
-    summary = summarize(sequences)
+            split, summary = leave_one_out(log), summarize(log)
     report.say(
         f"{summary.events:,} events of {summary.users:,} users with "
         f"{summary.items:,} items"
@@ -117,7 +170,7 @@ def prepare(
             f"  {summary.one_event_users:,} users have one event only; they count "
             "for the vocabulary and are not trained on"
         )
-    prepared = Prepared(sequences, split, summary, titles, rows)
+    prepared = Prepared(log, split, summary, titles, rows)
     if titles or items is not None:
         untitled = prepared.untitled
         if untitled:
@@ -146,13 +199,11 @@ def create_run(
         from tfrs_selfattn.training.replicas import Replicas
         from tfrs_selfattn.training.trainer import check_rows
 
-    check_split(prepared.split)
-    config = RunConfig.for_sequences(
-        prepared.sequences, data, model, training, features
-    )
+    check_split(prepared.split, prepared.rows)
+    config = RunConfig.for_sequences(prepared.log, data, model, training, features)
     if prepared.rows is not None:
         check_rows(prepared.rows, config)
-    vocabulary = prepared.sequences.vocabulary
+    vocabulary = prepared.log.vocabulary
     replicas = Replicas.of(strategy)
     if replicas.is_chief:
         folder = RunFolder.create(output, config, vocabulary, prepared.titles, side)
@@ -169,6 +220,15 @@ def start_strategy(report: Report, name: str, cluster_timeout: float) -> Any:
         return make_strategy(name)
     with report.waiting("Waiting for the other workers of TF_CONFIG"):
         return make_strategy(name, cluster_timeout=cluster_timeout)
+
+
+def check_images(report: Report, count: int, preset: str, events: str) -> None:
+    """Before a run folder is made: can these pictures be drawn?"""
+    with report.waiting("Starting TensorFlow"):
+        start_tensorflow()
+        from tfrs_selfattn.training.tensorboard import check_attention_images
+
+        check_attention_images(count, preset, events)
 
 
 def fit(

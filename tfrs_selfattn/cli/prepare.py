@@ -86,8 +86,8 @@ def prepare(
     """Prepare an event log for training: vocabulary, sequences, splits, packed rows.
 
     For logs that are larger than memory, or shared by many runs: `train --shards`
-    reads the folder. Rows that cannot be read are written to its folder `rejected`,
-    with the reason. Repeating the command replaces the result at once.
+    streams the rows of the folder. Rows that cannot be read are written to its folder
+    `rejected`, with the reason. Repeating the command replaces the result at once.
 
     \b
     Example:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tfrs_selfattn import InputError
 from tfrs_selfattn._checks import check_choice, check_positive
-
-if TYPE_CHECKING:
-    from tfrs_selfattn.cli._report import Report
 
 _ID_DROPOUT = 0.2
 
@@ -85,6 +82,15 @@ def train(
     oov_buckets: Annotated[
         int, typer.Option(min=0, help="Vectors for ids that are new, by their hash.")
     ] = 0,
+    own_ids: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Items with a vector of their own id, the most frequent; the others "
+            "share --oov-buckets, so that the table of a large catalogue stays small.",
+            show_default="all",
+        ),
+    ] = None,
     share_items: Annotated[
         bool,
         typer.Option(
@@ -192,6 +198,14 @@ def train(
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without improvement before stopping.")
     ] = 10,
+    validation_users: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many users choose the best epoch.",
+            show_default="all, or 100,000 with --shards",
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Packed rows of --max-length items a batch.")
     ] = 32,
@@ -248,7 +262,15 @@ def train(
     from tfrs_selfattn import training
     from tfrs_selfattn.cli._features import asked_features, read_side_information
     from tfrs_selfattn.cli._report import Report, shell
-    from tfrs_selfattn.cli._steps import create_run, fit, prepare, start_strategy
+    from tfrs_selfattn.cli._steps import (
+        check_images,
+        create_run,
+        fit,
+        one_of,
+        prepare,
+        start_strategy,
+        validation_bound,
+    )
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -260,6 +282,7 @@ def train(
             event_features or "",
         )
     )
+    path = one_of(data, shards)
     if id_dropout is None:
         id_dropout = _ID_DROPOUT if item_features is not None else 0.0
     try:
@@ -275,6 +298,7 @@ def train(
             temperature=temperature,
             id_dropout=id_dropout,
             oov_buckets=oov_buckets,
+            own_ids=own_ids,
             share_items=share_items,
             loss=loss,
             num_negatives=num_negatives,
@@ -293,6 +317,7 @@ def train(
             weight_decay=weight_decay,
             cut_histories=cut_histories,
             seed=seed,
+            validation_users=validation_users or validation_bound(shards),
         )
         check_choice("strategy", strategy, training.STRATEGIES)
         check_positive("cluster_timeout", cluster_timeout)
@@ -302,7 +327,7 @@ def train(
     if strategy == "multi-worker":
         training.Cluster.from_environment()  # before hours of reading
     source = training.DataConfig(
-        path=str(_one_of(data, shards).absolute()),
+        path=str(path.absolute()),
         user_column=user_column,
         item_column=item_column,
         time_column=time_column,
@@ -315,10 +340,11 @@ def train(
             items=items,
             title_column=title_column,
             columns=asked.columns,
+            training=training_config,
         )
-        features, side = read_side_information(report, asked, source, prepared.split)
+        features, side = read_side_information(report, asked, source, prepared)
         if attention_images:
-            _check_images(report, attention_images, preset, event_features or "")
+            check_images(report, attention_images, preset, event_features or "")
         distribution = start_strategy(report, strategy, cluster_timeout)
         folder = create_run(
             report,
@@ -366,29 +392,3 @@ def train(
             "seconds": round(time.perf_counter() - started, 1),
         }
     )
-
-
-def _one_of(data: Path | None, shards: Path | None) -> Path:
-    """The events, however they are given."""
-    if (data is None) == (shards is None):
-        raise InputError(
-            "One of --data and --shards must be given. Received: "
-            f"{'neither' if data is None else 'both'}. Name the events, or the folder "
-            "that `prepare` made of them."
-        )
-    if shards is not None:
-        from tfrs_selfattn.data import read_prepared
-
-        read_prepared(shards)  # Says what is wrong with it.
-    return data or shards or Path()
-
-
-def _check_images(report: Report, count: int, preset: str, events: str) -> None:
-    """Before a run folder is made: can these pictures be drawn?"""
-    from tfrs_selfattn.cli._tensorflow import start_tensorflow
-
-    with report.waiting("Starting TensorFlow"):
-        start_tensorflow()
-        from tfrs_selfattn.training.tensorboard import check_attention_images
-
-        check_attention_images(count, preset, events)

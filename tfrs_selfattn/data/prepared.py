@@ -15,19 +15,26 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.data._preparation import PrepareOptions
-from tfrs_selfattn.data.sequences import Sequences
+from tfrs_selfattn.data._preparation import SEQUENCE_SCHEMA, PrepareOptions
+from tfrs_selfattn.data.sequences import EventSummary, Sequences
 from tfrs_selfattn.data.shards import ShardedRows, read_shards
-from tfrs_selfattn.data.splits import EvaluationSet, Split, next_items
+from tfrs_selfattn.data.splits import (
+    EvaluationSet,
+    Split,
+    next_items,
+    sampling_order,
+)
 from tfrs_selfattn.data.vocabulary import Vocabulary
 
 FORMAT = 1  # Raised when an older reader could not make sense of the folder.
@@ -38,6 +45,7 @@ ITEMS = "items.parquet"
 REJECTED = "rejected"
 SEQUENCES = "sequences"
 TRAIN = "train"
+_ORDER = "order"  # A column of who is sampled first.
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +88,71 @@ class PreparedLog:
         return read_shards(self.data / TRAIN)
 
     def split(self) -> Split:
-        """Reads all sequences, ordered by shard and user id, and what is held out."""
-        table = pl.concat([_read(pl.read_parquet, part) for part in self.parts])
-        lengths = table["items"].list.len().to_numpy().astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        sequences = Sequences(
-            user_ids=table["user_id"],
-            offsets=offsets,
-            items=table["items"].explode().to_numpy(),
-            timestamps=table["timestamps"].explode().to_numpy(),
-            vocabulary=self.vocabulary,
-        )
-        return Split(
-            sequences=sequences,
-            train_stop=offsets[:-1] + table["train_stop"].to_numpy(),
-            validation=_cases(sequences, table["validation"]),
-            test=_cases(sequences, table["test"]),
-        )
+        """Reads all sequences, ordered by shard and user id, and what is held out.
+
+        In memory it takes 12 bytes an event; `held_out` reads less.
+        """
+        return _split(pl.concat(self._tables()), self.vocabulary)
+
+    def held_out(self, max_users: int | None = None, *, seed: int = 0) -> Split:
+        """Reads the users with a validation case, part by part, and nobody else.
+
+        What training on `rows` needs beside them. The histories are whole: what a user
+        has seen is left out of a ranking, however long ago.
+
+        Args:
+            max_users: int or None. At most so many of them, those that
+                `EvaluationSet.sample` chooses. Defaults to `None`.
+            seed: int. Of the choice. Defaults to `0`.
+        """
+        kept = pl.DataFrame(schema={**SEQUENCE_SCHEMA, _ORDER: pl.UInt64})
+        for table in self._tables():
+            found = table.filter(pl.col("validation").is_not_null())
+            if max_users is not None:
+                order = pl.Series(sampling_order(found["user_id"], seed))
+            else:
+                order = pl.zeros(len(found), pl.UInt64, eager=True)
+            kept = pl.concat([kept, found.with_columns(order.alias(_ORDER))])
+            if max_users is not None and len(kept) > max_users:
+                lowest = kept[_ORDER].arg_sort()[:max_users].sort()
+                kept = kept[lowest]
+        return _split(kept.drop(_ORDER), self.vocabulary)
+
+    def chunks(self, name: str) -> Iterator[npt.NDArray[Any]]:
+        """The array `offsets`, `items` or `timestamps` of all sequences, in pieces.
+
+        Args:
+            name: str. Of an attribute of `Sequences`.
+        """
+        if name != "offsets":
+            for table in self._tables(name):
+                yield table[name].explode().drop_nulls().to_numpy()
+            return
+        stop = np.zeros(1, np.int64)
+        yield stop
+        for table in self._tables("items"):
+            stops = stop[-1:] + np.cumsum(_lengths(table))
+            stop = stops if len(stops) else stop
+            yield stops
+
+    def train_counts(self) -> npt.NDArray[np.int64]:
+        """What `Split.train_counts` returns, counted part by part."""
+        counts = np.zeros(len(self.vocabulary) + 1, np.int64)
+        for table in self._tables("items", "train_stop"):
+            known = table.select(pl.col("items").list.head("train_stop"))
+            items = known["items"].explode().drop_nulls().to_numpy()
+            counts += np.bincount(items, minlength=len(counts))
+        return counts
+
+    def summary(self) -> EventSummary:
+        """What `summarize` counts, as the manifest has it."""
+        names = [each.name for each in fields(EventSummary)]
+        return EventSummary(**{name: self.manifest[name] for name in names})
+
+    def _tables(self, *columns: str) -> Iterator[pl.DataFrame]:
+        """The parts, one after the other, with these columns or all."""
+        for part in self.parts:
+            yield _read(partial(pl.read_parquet, columns=list(columns) or None), part)
 
 
 def read_prepared(folder: str | os.PathLike[str]) -> PreparedLog:
@@ -236,6 +292,28 @@ def train_manifest(
         "options": options.of_rows(),
         "metadata": {},
     }
+
+
+def _lengths(table: pl.DataFrame) -> npt.NDArray[np.int64]:
+    return table["items"].list.len().to_numpy().astype(np.int64)
+
+
+def _split(table: pl.DataFrame, vocabulary: Vocabulary) -> Split:
+    """The users of a table, and what is held out of them."""
+    offsets = np.concatenate([[0], np.cumsum(_lengths(table))])
+    sequences = Sequences(
+        user_ids=table["user_id"],
+        offsets=offsets,
+        items=table["items"].explode().drop_nulls().to_numpy(),
+        timestamps=table["timestamps"].explode().drop_nulls().to_numpy(),
+        vocabulary=vocabulary,
+    )
+    return Split(
+        sequences=sequences,
+        train_stop=offsets[:-1] + table["train_stop"].to_numpy(),
+        validation=_cases(sequences, table["validation"]),
+        test=_cases(sequences, table["test"]),
+    )
 
 
 def _cases(sequences: Sequences, places: pl.Series) -> EvaluationSet:

@@ -7,11 +7,13 @@ training rows is in `packing.py`.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from tfrs_selfattn._checks import InputError, check_fraction
 from tfrs_selfattn.data.sequences import Sequences
@@ -55,6 +57,28 @@ class EvaluationSet:
             history_stop=self.history_stop[order],
             targets=self.targets[order],
             request_times=self.request_times[order],
+        )
+
+    def sample(self, max_cases: int | None, seed: int = 0) -> EvaluationSet:
+        """Returns the cases of at most so many users, chosen by a hash of their ids.
+
+        So the same users are chosen wherever and in whatever order they are read.
+
+        Args:
+            max_cases: int or None. None returns all cases.
+            seed: int. Another one chooses others. Defaults to `0`.
+        """
+        if max_cases is None or len(self) <= max_cases:
+            return self
+        ids = self.sequences.user_ids.gather(self.users)
+        # Users have one case at most. In the order that they had.
+        chosen = np.sort(np.argsort(sampling_order(ids, seed))[:max_cases])
+        return EvaluationSet(
+            sequences=self.sequences,
+            users=self.users[chosen],
+            history_stop=self.history_stop[chosen],
+            targets=self.targets[chosen],
+            request_times=self.request_times[chosen],
         )
 
     def padded_histories(self, start: int, stop: int) -> npt.NDArray[np.int32]:
@@ -108,6 +132,17 @@ class Split:
         """
         unknown: npt.NDArray[np.bool_] = self.train_counts()[cases.targets] == 0
         return unknown
+
+
+def sampling_order(user_ids: pl.Series, seed: int) -> npt.NDArray[np.uint64]:
+    """A number of each user by which they are sampled, lowest first: uint64 `[U]`."""
+    numbers = (zlib.crc32(each.encode()) for each in user_ids)
+    mixed = np.fromiter(numbers, np.uint64, len(user_ids))
+    # SplitMix64, since checksums of two seeds alone would order users alike.
+    mixed = (mixed << np.uint64(32)) | np.uint64(seed & 0xFFFFFFFF)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed
 
 
 def leave_one_out(sequences: Sequences) -> Split:

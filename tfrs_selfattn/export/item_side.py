@@ -195,6 +195,6 @@ def item_side_of(model: Any) -> ItemSide | None:
         table,
         traced(embed_new, tf.TensorSpec([None], tf.string, name="item")),
         traced(embed_known, of_ids, of_ids),
-        np.stack([tf.cast(each.embeddings, tf.float32).numpy() for each in parts]),
+        np.stack([tf.cast(each.id_table(), tf.float32).numpy() for each in parts]),
         (encoder, model),
     )

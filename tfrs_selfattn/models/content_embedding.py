@@ -56,6 +56,11 @@ class ContentEmbedding(SequenceLayer):
     item whose id is dropped has to be found by its content, in histories and among
     candidates alike, which is what a new item needs.
 
+    With `own_ids` only the first items, the most frequent, have a vector of their own
+    id. The others share `oov_buckets` of them by the hash of the id, so that what is
+    trained does not grow with the catalogue: $e_i = h_{\mathrm{hash}(i)}$ for $i >$
+    `own_ids`.
+
     Takes the place of `keras.layers.Embedding` in `QueryTower` and `CandidateTower`.
 
     Args:
@@ -65,8 +70,11 @@ class ContentEmbedding(SequenceLayer):
         sizes: (int, int). Tokens of all items, and runs of them with one weight; read
             off by `for_content`.
         id_dropout: float in [0, 1). Defaults to `0.0`.
-        oov_buckets: int. Vectors for ids that are dropped or new, chosen by the hash of
-            the id; 0 leaves such items to their content alone. Defaults to `0`.
+        oov_buckets: int. Vectors for ids that are dropped, new, or none of `own_ids`,
+            chosen by the hash of the id; 0 leaves such items to their content alone.
+            Defaults to `0`.
+        own_ids: int or None. So many items, those of the lowest indices, have a vector
+            of their id; None for all. Defaults to `None`.
         seed: int or None. Of the ids that are dropped. Defaults to `None`.
         **kwargs: passed to `keras.layers.Layer` (`name`, …).
 
@@ -82,6 +90,7 @@ class ContentEmbedding(SequenceLayer):
     References:
         - [Volkovs et al., 2017](https://papers.nips.cc/paper/7081), DropoutNet: ids
           dropped in training for items that have none in use.
+        - [Weinberger et al., 2009](https://arxiv.org/abs/0902.2206), hashed features.
     """
 
     def __init__(
@@ -93,6 +102,7 @@ class ContentEmbedding(SequenceLayer):
         *,
         id_dropout: float = 0.0,
         oov_buckets: int = 0,
+        own_ids: int | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,6 +115,11 @@ class ContentEmbedding(SequenceLayer):
         self.sizes = tuple(int(size) for size in sizes)
         self.id_dropout = check_fraction("id_dropout", id_dropout)
         self.oov_buckets = int(check_not_negative("oov_buckets", oov_buckets))
+        if own_ids is not None:
+            own_ids = int(check_not_negative("own_ids", own_ids))
+        self.own_ids = own_ids
+        own = self.num_items if own_ids is None else min(own_ids, self.num_items)
+        self._hashed_from = own + 1  # the first item without an id of its own
 
     @classmethod
     def for_content(
@@ -151,13 +166,16 @@ class ContentEmbedding(SequenceLayer):
             "sizes": list(self.sizes),
             "id_dropout": self.id_dropout,
             "oov_buckets": self.oov_buckets,
+            "own_ids": self.own_ids,
         }
 
     def build(self, input_shape: Any) -> None:
         normal = keras.initializers.RandomNormal
         rows, width = self.num_items + 1, self.output_dim
         self.embeddings = self.add_weight(
-            name="embeddings", shape=(rows, width), initializer=normal(stddev=_STDDEV)
+            name="embeddings",
+            shape=(self._hashed_from, width),
+            initializer=normal(stddev=_STDDEV),
         )
         if self.oov_buckets:
             self.oov_table = self.add_weight(
@@ -210,15 +228,8 @@ class ContentEmbedding(SequenceLayer):
 
     def call(self, indices: tf.Tensor, training: Any = None) -> tf.Tensor:
         flat, places = tf.unique(tf.reshape(indices, [-1]))
-        dropped = self._dropped(training)
-        if dropped is not None:
-            dropped = tf.gather(dropped, flat)
-        ids = self._id_vectors(
-            tf.gather(tf.convert_to_tensor(self.embeddings), flat),
-            tf.gather(self._buckets, flat),
-            dropped,
-        )
-        vectors = ids + self.projection(self._content_of(flat))
+        vectors = self._id_vectors(flat, self._dropped(training))
+        vectors += self.projection(self._content_of(flat))
         shape = tf.concat([tf.shape(indices), [self.output_dim]], axis=0)
         return tf.reshape(tf.gather(vectors, places), shape)
 
@@ -228,17 +239,29 @@ class ContentEmbedding(SequenceLayer):
         Args:
             training: bool. Drop ids. Defaults to `None`.
         """
-        ids = self._id_vectors(
-            tf.convert_to_tensor(self.embeddings),
-            self._buckets,
-            self._dropped(training),
-        )
+        ids = self.id_table(self._dropped(training))
         table = tf.convert_to_tensor(self.projection.table)
         groups = Groups(*map(tf.convert_to_tensor, self._groups))
         content = sum_rows(table, groups, self.num_items + 1)
         dense = self._dense[:, : self.features.num_dense]
         content += tf.cast(self.projection.project(dense), content.dtype)
         return ids + tf.cast(content, ids.dtype)
+
+    def id_table(self, dropped: tf.Tensor | None = None) -> tf.Tensor:
+        """What ids add to the vectors of all items, float `[N + 1, D]`.
+
+        Args:
+            dropped: bool `[N + 1]`. Ids to do without. Defaults to `None`, for none.
+        """
+        vectors = tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype)
+        hashed = self._buckets[self._hashed_from :]
+        if hashed.shape[0]:
+            vectors = tf.concat([vectors, self._of_buckets(hashed)], axis=0)
+        if dropped is None:
+            return vectors
+        return tf.where(
+            dropped[:, tf.newaxis], self._of_buckets(self._buckets), vectors
+        )
 
     def of_content(self, encoded: Encoded, names: tf.Tensor) -> tf.Tensor:
         """The vectors of items that were not trained: float `[n, D]`.
@@ -250,21 +273,30 @@ class ContentEmbedding(SequenceLayer):
         vectors = self.projection(encoded)
         if self.oov_buckets:
             buckets = bucket_of(names, self.oov_buckets)
-            table = tf.cast(self.oov_table, vectors.dtype)
-            vectors += tf.gather(table, buckets)
+            vectors += tf.cast(self._of_buckets(buckets), vectors.dtype)
         return vectors
 
-    def _id_vectors(
-        self, vectors: tf.Tensor, buckets: tf.Tensor, dropped: tf.Tensor | None
-    ) -> tf.Tensor:
-        """What ids add, those of dropped ones replaced."""
+    def _id_vectors(self, items: tf.Tensor, dropped: tf.Tensor | None) -> tf.Tensor:
+        """What ids add to the vectors of some items: float `[n, D]`."""
+        own = tf.convert_to_tensor(self.embeddings)
+        vectors = tf.gather(own, tf.minimum(items, self._hashed_from - 1))
         vectors = tf.cast(vectors, self.compute_dtype)
-        if dropped is None:
+        hashed = None
+        if self._hashed_from <= self.num_items:
+            hashed = items >= self._hashed_from
+        if dropped is not None:
+            dropped = tf.gather(dropped, items)
+            hashed = dropped if hashed is None else hashed | dropped
+        if hashed is None:
             return vectors
-        instead = tf.zeros([], vectors.dtype)
+        instead = self._of_buckets(tf.gather(self._buckets, items))
+        return tf.where(hashed[:, tf.newaxis], instead, vectors)
+
+    def _of_buckets(self, buckets: tf.Tensor) -> tf.Tensor:
+        """The vectors that hashed ids share, `[n, D]`; zeros where there are none."""
         if self.oov_buckets:
-            instead = tf.cast(tf.gather(self.oov_table, buckets), vectors.dtype)
-        return tf.where(dropped[:, tf.newaxis], instead, vectors)
+            return tf.cast(tf.gather(self.oov_table, buckets), self.compute_dtype)
+        return tf.zeros([tf.shape(buckets)[0], self.output_dim], self.compute_dtype)
 
     def _dropped(self, training: Any) -> tf.Tensor | None:
         """Which of the N + 1 ids this step does without; None for none."""

@@ -36,6 +36,7 @@ def sasrec(
     content: ItemContent | None = None,
     id_dropout: float = 0.0,
     oov_buckets: int = 0,
+    own_ids: int | None = None,
     share_items: bool = True,
     query_features: FeatureSet | None = None,
     event_features: FeatureSet | None = None,
@@ -70,6 +71,8 @@ def sasrec(
             their content alone. Defaults to `0.0`.
         oov_buckets: int. Vectors for ids that are new; see `ContentEmbedding`. Defaults
             to `0`.
+        own_ids: int or None. Items with a vector of their own id, the most frequent;
+            the others share `oov_buckets`. Defaults to `None`, for all.
         share_items: bool. One table for history and candidates. Defaults to `True`.
         query_features: `FeatureSet` of users and requests, fitted. Defaults to `None`.
         event_features: `FeatureSet` of events, fitted. Defaults to `None`.
@@ -100,6 +103,7 @@ def sasrec(
         content=content,
         id_dropout=id_dropout,
         oov_buckets=oov_buckets,
+        own_ids=own_ids,
         share_items=share_items,
         query_features=query_features,
         event_features=event_features,
@@ -259,6 +263,7 @@ def _two_towers(
     content: ItemContent | None = None,
     id_dropout: float = 0.0,
     oov_buckets: int = 0,
+    own_ids: int | None = None,
     share_items: bool = True,
     query_features: FeatureSet | None = None,
     event_features: FeatureSet | None = None,
@@ -281,11 +286,12 @@ def _two_towers(
         )
     if wrap is not None:
         loss = wrap(loss, _loss_seed(seed))
-    if content is None and (id_dropout or oov_buckets):
+    if content is None and (id_dropout or oov_buckets or own_ids is not None):
         raise ValueError(
-            "`id_dropout` and `oov_buckets` need `content`: without an id, items that "
-            f"are known by nothing else are nothing. Received: id_dropout={id_dropout}"
-            f", oov_buckets={oov_buckets}, content=None. Give the items features."
+            "`id_dropout`, `oov_buckets` and `own_ids` need `content`: without an id, "
+            "items that are known by nothing else are nothing. Received: id_dropout="
+            f"{id_dropout}, oov_buckets={oov_buckets}, own_ids={own_ids}, content=None."
+            " Give the items features."
         )
 
     def table(name: str, seed: int | None) -> Any:
@@ -299,6 +305,7 @@ def _two_towers(
             embedding_dim,
             id_dropout=id_dropout,
             oov_buckets=oov_buckets,
+            own_ids=own_ids,
             seed=seed,
             name=name,
         )

@@ -22,7 +22,7 @@ from tfrs_selfattn._lazy import lazy_exports
 _EXPORTS = {
     "Cluster": "cluster",
     "ClusterError": "cluster",
-    "DataConfig": "config",
+    "DataConfig": "source",
     "FeaturesConfig": "config",
     "Known": "side_information",
     "ModelConfig": "config",
@@ -36,7 +36,7 @@ _EXPORTS = {
     "build_model": "trainer",
     "check_output": "run_folder",
     "check_split": "trainer",
-    "fingerprint": "config",
+    "fingerprint": "source",
     "load_model": "trainer",
     "make_strategy": "replicas",
     "train": "trainer",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,11 @@ from tfrs_selfattn._checks import (
     check_positive,
     check_positive_int,
 )
+from tfrs_selfattn.data.prepared import PreparedLog
 from tfrs_selfattn.data.sequences import Sequences
 from tfrs_selfattn.data.windows import KINDS
 from tfrs_selfattn.losses.named import NamedLoss
+from tfrs_selfattn.training.source import DataConfig, DataSummary, fingerprint
 
 SCHEDULES = ("constant", "cosine")
 FORMAT = 1  # raised when an older reader could not make sense of config.json
@@ -44,50 +45,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where the events come from and how they were read.
-
-    Args:
-        path: str. File or folder of events, absolute.
-        user_column: str.
-        item_column: str.
-        time_column: str.
-        min_item_events: int. Items with fewer events were dropped.
-        fingerprint: str. SHA-256 of the sequences that were trained on.
-    """
-
-    path: str
-    user_column: str = "user_id"
-    item_column: str = "item_id"
-    time_column: str = "timestamp"
-    min_item_events: int = 1
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """How much was trained and evaluated on; for people to read.
-
-    Args:
-        users: int.
-        events: int. Of the items that were kept.
-        first: int. Unix time of the first event.
-        last: int. Of the last one.
-    """
-
-    users: int
-    events: int
-    first: int
-    last: int
-
-    @classmethod
-    def of(cls, sequences: Sequences) -> DataSummary:
-        """The summary of a log."""
-        times = sequences.timestamps
-        return cls(sequences.num_users, len(times), int(times.min()), int(times.max()))
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """The arguments of a preset; see `tfrs_selfattn.models.presets`.
 
@@ -104,7 +61,10 @@ class ModelConfig:
         temperature: float above 0, of the loss. None lets the preset choose.
         id_dropout: float in [0, 1). Share of the items that a step knows by their
             features alone.
-        oov_buckets: int. Vectors for ids that are new, by their hash.
+        oov_buckets: int. Vectors for ids that are new, or none of `own_ids`, by their
+            hash.
+        own_ids: int or None. So many of the most frequent items have a vector of their
+            own id; None for all.
         share_items: bool. One table of items for both towers.
         loss: str, a name of `tfrs_selfattn.losses.NamedLoss`. None takes the preset's.
         num_negatives: int or None. Of a sampled loss; see `NamedLoss`, likewise the
@@ -124,6 +84,7 @@ class ModelConfig:
     temperature: float | None = None
     id_dropout: float = 0.0
     oov_buckets: int = 0
+    own_ids: int | None = None
     share_items: bool = True
     loss: str | None = None
     num_negatives: int | None = None
@@ -141,6 +102,8 @@ class ModelConfig:
         check_fraction("dropout", self.dropout)
         check_fraction("id_dropout", self.id_dropout)
         check_not_negative("oov_buckets", self.oov_buckets)
+        if self.own_ids is not None:
+            check_not_negative("own_ids", self.own_ids)
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
         self._loss()
@@ -212,6 +175,8 @@ class TrainingConfig:
         cut_histories: float in [0, 1). Share of the rows of a batch that are cut into
             pieces; see `tfrs_selfattn.data.cut_histories`.
         seed: int. Of the initial weights, the order of the data and dropout.
+        validation_users: int. At most so many users are validated on, chosen by a hash
+            of their ids and the seed. None takes all.
     """
 
     epochs: int = 100
@@ -225,10 +190,13 @@ class TrainingConfig:
     weight_decay: float = 0.0
     cut_histories: float = 0.0
     seed: int = 0
+    validation_users: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size"):
             check_positive_int(name, getattr(self, name))
+        if self.validation_users is not None:
+            check_positive_int("validation_users", self.validation_users)
         check_positive("learning_rate", self.learning_rate)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_not_negative("warmup_steps", self.warmup_steps)
@@ -272,13 +240,15 @@ class RunConfig:
     @classmethod
     def for_sequences(
         cls,
-        sequences: Sequences,
+        sequences: Sequences | PreparedLog,
         data: DataConfig,
         model: ModelConfig,
         training: TrainingConfig,
         features: FeaturesConfig | None = None,
     ) -> RunConfig:
         """The configuration of a run on these sequences, their fingerprint noted.
+
+        Those of a prepared log are read part by part.
 
         Raises:
             InputError: when the parts do not go together.
@@ -290,11 +260,13 @@ class RunConfig:
                 f"{model.max_length}. Use a smaller stride."
             )
         features = features or FeaturesConfig()
-        if (model.id_dropout or model.oov_buckets) and not features.items:
+        of_ids = (model.id_dropout, model.oov_buckets, model.own_ids)
+        if of_ids != (0, 0, None) and not features.items:
             raise InputError(
-                "`id_dropout` and `oov_buckets` need item features: without its id, an "
-                f"item would be nothing. Received: id_dropout={model.id_dropout}, "
-                f"oov_buckets={model.oov_buckets}. Give the items features."
+                "`id_dropout`, `oov_buckets` and `own_ids` need item features: without "
+                f"its id, an item would be nothing. Received: id_dropout={of_ids[0]}, "
+                f"oov_buckets={of_ids[1]}, own_ids={of_ids[2]}. Give the items "
+                "features."
             )
         if model.preset == "bert4rec" and features.events:
             raise InputError(
@@ -381,11 +353,3 @@ class RunConfig:
                 f"other values of the features {', '.join(filter(None, told))}"
             )
         return found
-
-
-def fingerprint(sequences: Sequences) -> str:
-    """SHA-256 of what a model learns from: items, order, times and ids."""
-    digest = hashlib.sha256("\n".join(sequences.vocabulary.ids).encode())
-    for part in (sequences.offsets, sequences.items, sequences.timestamps):
-        digest.update(part.tobytes())
-    return digest.hexdigest()

@@ -91,8 +91,9 @@ def train(
 
     Args:
         folder: the run, new or unfinished.
-        split: train and validation parts of the data.
-        rows: the training rows in shards, made of this split; None packs them into
+        split: train and validation parts of the data; with `rows`, the validation
+            alone is used, as of `PreparedLog.held_out`.
+        rows: the training rows in shards, made of the same log; None packs them into
             memory. Defaults to `None`.
         callbacks: further Keras callbacks.
         attention_images: int. Histories of the validation whose attention is drawn
@@ -110,7 +111,7 @@ def train(
             another process is training this run; when attention cannot be drawn.
         TrainingDiverged: when the loss is no longer finite.
     """
-    check_split(split)
+    check_split(split, rows)
     images = check_attention_images(
         attention_images,
         folder.config.model.preset,
@@ -150,6 +151,7 @@ def _train(
             starts=folder.config.features.starts,
             seed=config.seed,
         )
+    validation = split.validation.sample(config.validation_users, config.seed)
     steps = steps_per_epoch(rows, config.batch_size, num_workers=replicas.num_workers)
     with replicas.scope():
         model.compile(make_optimizer(config, steps))
@@ -164,7 +166,7 @@ def _train(
     images = []
     if attention_images and replicas.is_chief:
         histories = some_histories(
-            split.validation,
+            validation,
             split.sequences.vocabulary,
             folder.titles(),
             attention_images,
@@ -210,14 +212,14 @@ def _train(
             epochs=config.epochs,
             validation_data=replicas.distribute(
                 evaluation_dataset(
-                    split.validation.by_length(),
+                    validation.by_length(),
                     batch_size=_EVALUATION_BATCH,
                     times=model.time_aware,
                     **part,
                 )
             ),
             # Which Keras cannot tell of a distributed dataset.
-            validation_steps=-(-len(split.validation) // _EVALUATION_BATCH),
+            validation_steps=-(-len(validation) // _EVALUATION_BATCH),
             callbacks=[*own, *callbacks],
             verbose=verbose if replicas.is_chief else 0,
         )
@@ -299,8 +301,12 @@ def _check_sides(side: SideInformation, split: Split) -> None:
         )
 
 
-def check_split(split: Split) -> None:
+def check_split(split: Split, rows: ShardedRows | None = None) -> None:
     """Checks, before a run folder is made, that there is something to train on.
+
+    Args:
+        split: what is trained and validated on.
+        rows: the training rows, if they are in shards. Defaults to `None`.
 
     Raises:
         InputError: when no user is left to validate on, or to learn from.
@@ -311,7 +317,11 @@ def check_split(split: Split) -> None:
             f"Received: none among {split.sequences.num_users} users. Use a log with "
             "longer histories, or lower --min-item-events."
         )
-    if not len(training_windows(split, row_length=1)):
+    if rows is not None:
+        learned = rows.num_targets
+    else:
+        learned = len(training_windows(split, row_length=1))
+    if not learned:
         raise InputError(
             "At least one user with 4 or more events is needed, to learn from: the "
             f"last two are held out. Received: none among {split.sequences.num_users} "
