@@ -1,7 +1,8 @@
 """How long a request waits that needs all shards of a catalogue: a simulation.
 
-    python benchmarks/scale_simulation.py --plot docs/images/fan-out.png
-    python benchmarks/scale_simulation.py --check shards.json  # beside measurements
+    python benchmarks/scale_simulation.py --write docs/scale.md --plot fan-out.png
+    python benchmarks/scale_simulation.py --shards 16 --replicas 3 --load 0.5 --hedge 15
+    python benchmarks/scale_simulation.py --check  # beside what was measured
 
 Each request asks every shard, on one of its replicas, and is done with the last
 answer. A replica serves first come, first served, with one thread. Times of service are
@@ -11,8 +12,9 @@ takes whichever answer is first; what lost is not cancelled. Requests arrive at 
 No network beyond one constant, and no failures: the numbers are lower bounds of a real
 deployment.
 
-`--check` takes what `benchmarks/scale.py shards` wrote. There, all shards and the
-client share one machine, so its shards share as many threads as it has cores.
+`--check` simulates, by the same function, what `benchmarks/scale.py shards --output`
+has measured (`scale_shards.json`). There one client asked again when it was answered,
+and shards, query model and client shared the cores of one machine.
 """
 
 from __future__ import annotations
@@ -20,99 +22,137 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._pages import replace_tables
+
 SEED = 0
+REQUESTS = 20_000
+MEASURED = Path(__file__).parent / "scale_shards.json"
+HEDGE = 15.0  # After what all but stragglers and their queues take: 1 of 50 is late.
 
 
 @dataclass(frozen=True)
 class Deployment:
     """What is simulated; times in milliseconds.
 
-    `median` and `sigma` are of the lognormal time of a search, `load` the share of time
-    that a replica would be busy without hedges, `stragglers` the share of searches that
-    take `slowdown` times as long, `hedge` when a second replica is asked (None: never),
-    `overhead` and `overhead_shard` what a request costs once and for each shard.
+    `median` and `sigma` are of the lognormal time of a search, or `search` has times to
+    draw from. `load` is the share of time that a replica would be busy without hedges,
+    None for one client that asks again when it is answered. `stragglers` is the share
+    of searches that take `slowdown` times as long, `hedge` when a second replica is
+    asked (None: never). `cores` threads are shared by all shards (None: one thread for
+    each replica). A request costs `overhead` beside its searches.
     """
 
     shards: int
     replicas: int = 2
     median: float = 4.0
     sigma: float = 0.25
-    load: float = 0.25
+    search: tuple[float, ...] = ()
+    load: float | None = 0.25
     stragglers: float = 0.005
     slowdown: float = 10.0
     hedge: float | None = None
+    cores: int | None = None
     overhead: float = 0.5
-    overhead_shard: float = 0.0
 
     @property
     def mean(self) -> float:
         """Of one search, stragglers included."""
         usual = self.median * np.exp(self.sigma**2 / 2)
+        if self.search:
+            usual = np.mean(self.search)
         return float(usual * (1 + self.stragglers * (self.slowdown - 1)))
+
+
+class Threads:
+    """What searches wait for: until when each thread is taken.
+
+    Args:
+        deployment: whose shards they serve.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._replicas = deployment.replicas
+        self._shared = deployment.cores is not None
+        count = deployment.cores or deployment.shards * deployment.replicas
+        self._free = [0.0] * count
+
+    def ask(self, moment: float, shard: int, replica: int, service: float) -> float:
+        """When a search ends that is asked for now."""
+        free = self._free
+        if self._shared:
+            place = min(range(len(free)), key=free.__getitem__)
+        else:
+            place = shard * self._replicas + replica
+        free[place] = max(moment, free[place]) + service
+        return free[place]
 
 
 def services(
     deployment: Deployment, count: int, draw: np.random.Generator
-) -> list[float]:
-    """Times that searches take once they have a thread."""
-    times = deployment.median * np.exp(deployment.sigma * draw.normal(size=count))
-    slow = draw.random(count) < deployment.stragglers
-    return (times * np.where(slow, deployment.slowdown, 1.0)).tolist()
-
-
-def one_shard(
-    deployment: Deployment, arrivals: np.ndarray, draw: np.random.Generator
-) -> tuple[np.ndarray, int]:
-    """When a shard has answered each request, after its arrival, and its hedges."""
-    num = len(arrivals)
-    free = [0.0] * deployment.replicas
-    times = services(deployment, 2 * num, draw)
-    chosen = draw.integers(deployment.replicas, size=num).tolist()
-    other = draw.integers(1, max(deployment.replicas, 2), size=num).tolist()
-    done = np.empty(num)
-    waiting: list[tuple[float, int]] = []  # hedges to come
-    hedges = 0
-
-    def ask(moment: float, replica: int, service: float) -> float:
-        free[replica] = max(moment, free[replica]) + service
-        return free[replica]
-
-    def hedge(moment: float, request: int) -> None:
-        replica = (chosen[request] + other[request]) % deployment.replicas
-        done[request] = min(done[request], ask(moment, replica, times[num + request]))
-
-    for request, moment in enumerate(arrivals.tolist()):
-        while waiting and waiting[0][0] <= moment:
-            hedge(*heapq.heappop(waiting))
-        done[request] = ask(moment, chosen[request], times[request])
-        wait = deployment.hedge
-        late = wait is not None and done[request] > moment + wait
-        if late and deployment.replicas > 1:
-            heapq.heappush(waiting, (moment + wait, request))
-            hedges += 1
-    while waiting:
-        hedge(*heapq.heappop(waiting))
-    return done - arrivals, hedges
+) -> np.ndarray:
+    """Times that searches take once they have a thread, `[count, S]`."""
+    shape = (count, deployment.shards)
+    if deployment.search:
+        times = draw.choice(deployment.search, shape)
+    else:
+        times = deployment.median * np.exp(deployment.sigma * draw.normal(size=shape))
+    slow = draw.random(shape) < deployment.stragglers
+    return times * np.where(slow, deployment.slowdown, 1.0)
 
 
 def simulate(
-    deployment: Deployment, requests: int, seed: int = SEED
+    deployment: Deployment, requests: int = REQUESTS, seed: int = SEED
 ) -> dict[str, float]:
     """Latencies of requests in milliseconds, and the share of searches asked twice."""
     draw = np.random.default_rng(seed)
-    gap = deployment.mean / deployment.load / deployment.replicas
-    arrivals = np.cumsum(draw.exponential(gap, requests))
-    latest, hedges = np.zeros(requests), 0
-    for _ in range(deployment.shards):
-        waits, asked = one_shard(deployment, arrivals, draw)
-        latest, hedges = np.maximum(latest, waits), hedges + asked
-    latest += deployment.overhead + deployment.overhead_shard * deployment.shards
-    settled = latest[requests // 10 :]  # the queues are empty at first
+    gaps = np.zeros(requests)
+    if deployment.load is not None:
+        gap = deployment.mean / deployment.load / deployment.replicas
+        gaps = draw.exponential(gap, requests)
+    first, second = (services(deployment, requests, draw).tolist() for _ in range(2))
+    replicas = deployment.replicas
+    shape = (requests, deployment.shards)
+    chosen = draw.integers(replicas, size=shape).tolist()
+    other = draw.integers(1, max(replicas, 2), size=shape).tolist()
+    threads, wait = Threads(deployment), deployment.hedge
+    waiting: list[tuple[float, int, int]] = []  # hedges to come
+    done = np.empty(shape)
+    arrivals = np.empty(requests)
+    hedges, moment = 0, 0.0
+
+    def hedge(moment: float, request: int, shard: int) -> None:
+        replica = (chosen[request][shard] + other[request][shard]) % replicas
+        answered = threads.ask(moment, shard, replica, second[request][shard])
+        done[request, shard] = min(done[request, shard], answered)
+
+    for request, gap in enumerate(gaps.tolist()):
+        moment += gap
+        while waiting and waiting[0][0] <= moment:
+            hedge(*heapq.heappop(waiting))
+        arrivals[request] = moment
+        for shard, service in enumerate(first[request]):
+            ended = threads.ask(moment, shard, chosen[request][shard], service)
+            done[request, shard] = ended
+            if wait is not None and replicas > 1 and ended > moment + wait:
+                heapq.heappush(waiting, (moment + wait, request, shard))
+                hedges += 1
+        if deployment.load is None:  # The next one comes when this one is answered.
+            while waiting:
+                hedge(*heapq.heappop(waiting))
+            moment = float(done[request].max())
+    while waiting:
+        hedge(*heapq.heappop(waiting))
+    latencies = done.max(axis=1) - arrivals + deployment.overhead
+    settled = latencies[requests // 10 :]  # the queues are empty at first
     p50, p99, p999 = np.percentile(settled, [50, 99, 99.9])
     return {
         "p50": float(p50),
@@ -122,72 +162,106 @@ def simulate(
     }
 
 
-def one_at_a_time(
-    search: list[float], shards: int, cores: int, overhead: float, requests: int
-) -> np.ndarray:
-    """Latencies of one client that asks again when it is answered; shards share cores.
+def check(path: Path = MEASURED) -> Iterator[tuple[int, dict[str, tuple[float, ...]]]]:
+    """Predicts what was measured of several shards from the times of one search.
 
-    Args:
-        search: measured times of one search alone, milliseconds; drawn from.
-        shards: int.
-        cores: int. Searches that run at the same time.
-        overhead: float. What a request costs beside its searches.
-        requests: int.
+    Yields the number of shards, and for p50 and p99: measured, simulated, and how much
+    too high the latter is.
     """
-    draw = np.random.default_rng(SEED)
-    times = draw.choice(search, [requests, shards])
-    free = np.zeros([requests, cores])
-    for shard in range(shards):
-        first = free.argmin(axis=1)
-        free[np.arange(requests), first] += times[:, shard]
-    return free.max(axis=1) + overhead
-
-
-def check(path: Path) -> None:
-    """Predicts the fan-out to several shards from the measurement of one of them."""
-    measured = json.loads(path.read_text())
-    print("| shards | measured p50 | simulated p50 | measured p99 | simulated p99 |")
-    print("|---|---|---|---|---|")
+    measured = json.loads(path.read_text(encoding="utf-8"))
     for run in measured["runs"]:
-        simulated = one_at_a_time(
-            run["one_shard_ms"],
+        deployment = Deployment(
             run["shards"],
-            measured["cores"],
-            run["query_ms"],
-            20_000,
+            replicas=1,
+            search=tuple(run["one_shard_ms"]),
+            load=None,
+            stragglers=0.0,
+            cores=measured["cores"],
+            overhead=run["query_ms"],
         )
-        ours = np.percentile(simulated, [50, 99])
-        theirs = np.percentile(run["merged_ms"], [50, 99])
-        cells = (theirs[0], ours[0], theirs[1], ours[1])
-        print(f"| {run['shards']} | " + " | ".join(f"{c:.2f}" for c in cells) + " |")
+        found = simulate(deployment)
+        theirs = np.percentile(run["merged_ms"], [50, 99]).tolist()
+        yield (
+            run["shards"],
+            {
+                name: (real, found[name], found[name] / real - 1)
+                for name, real in zip(("p50", "p99"), theirs, strict=True)
+            },
+        )
 
 
-def table(requests: int) -> list[tuple[int, Deployment, dict[str, float]]]:
-    """Shards, with and without hedges, at one load."""
+def check_table() -> str:
+    rows = [
+        "| shards | p50, ms | simulated | off by | p99, ms | simulated | off by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for shards, found in check():
+        cells = [
+            f"{real:.1f} | {ours:.1f} | {error:+.0%}"
+            for real, ours, error in found.values()
+        ]
+        rows.append(f"| {shards} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+Row = tuple[Deployment, dict[str, float]]
+
+
+def fan_out(shards: tuple[int, ...] = (1, 4, 16, 64)) -> list[Row]:
+    """By the number of shards: calm, with stragglers, with hedges too, at one load."""
     rows = []
-    for shards in (1, 4, 16, 64):
-        plain = Deployment(shards)
-        # After what all but stragglers and their queues take: 1 search of 50 is late.
-        hedged = replace(plain, hedge=15.0)
-        calm = replace(plain, stragglers=0.0)
-        for deployment in (calm, plain, hedged):
-            rows.append((shards, deployment, simulate(deployment, requests)))
+    for count in shards:
+        plain = Deployment(count)
+        for deployment in (
+            replace(plain, stragglers=0.0),
+            plain,
+            replace(plain, hedge=HEDGE),
+        ):
+            rows.append((deployment, simulate(deployment)))
     return rows
 
 
-def show(rows: list[tuple[int, Deployment, dict[str, float]]]) -> None:
-    print("| shards | stragglers | hedge after | p50 | p99 | p99.9 | asked twice |")
-    print("|---|---|---|---|---|---|---|")
-    for shards, deployment, found in rows:
+def fan_out_table(rows: list[Row]) -> str:
+    lines = [
+        "| shards | stragglers | hedge after | p50 | p99 | p99.9 | asked twice |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for deployment, found in rows:
         hedge = "–" if deployment.hedge is None else f"{deployment.hedge:g} ms"
-        slow = f"{deployment.stragglers:.1%}"
-        print(
-            f"| {shards} | {slow} | {hedge} | {found['p50']:.1f} | "
-            f"{found['p99']:.1f} | {found['p99.9']:.1f} | {found['hedged']:.1%} |"
+        lines.append(
+            f"| {deployment.shards} | {deployment.stragglers:.1%} | {hedge} | "
+            f"{found['p50']:.1f} | {found['p99']:.1f} | {found['p99.9']:.1f} | "
+            f"{found['hedged']:.1%} |"
         )
+    return "\n".join(lines)
 
 
-def plot(rows: list[tuple[int, Deployment, dict[str, float]]], path: Path) -> None:
+LOADS = (0.25, 0.4, 0.6)
+
+
+def replicas_table(
+    shards: int = 16, replicas: tuple[int, ...] = (1, 2, 3), head: bool = True
+) -> str:
+    """p99 by replicas and load, without hedges and with them."""
+    lines = [
+        "| replicas | " + " | ".join(f"{load:.0%} busy" for load in LOADS) + " |",
+        "|---|" + "---|" * len(LOADS),
+    ]
+    for count in replicas:
+        cells = []
+        for load in LOADS:
+            plain = Deployment(shards, replicas=count, load=load)
+            found = f"{simulate(plain)['p99']:.0f}"
+            if count > 1:
+                hedged = simulate(replace(plain, hedge=HEDGE))["p99"]
+                # Where hedges ask for more than there is, queues grow with time.
+                found += f", hedged {hedged:.0f}" if hedged < 1000 else ", hedged ∞"
+            cells.append(found)
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return "\n".join(lines if head else lines[2:])
+
+
+def plot(rows: list[Row], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -200,8 +274,8 @@ def plot(rows: list[tuple[int, Deployment, dict[str, float]]], path: Path) -> No
         ("0.5 % stragglers, hedged", lambda d: d.hedge is not None),
     )
     for (label, of_kind), color in zip(kinds, ("C0", "C1", "C2"), strict=True):
-        chosen = [(s, found) for s, each, found in rows if of_kind(each)]
-        shards = [s for s, _ in chosen]
+        chosen = [(each.shards, found) for each, found in rows if of_kind(each)]
+        shards = [count for count, _ in chosen]
         axes.plot(shards, [f["p99"] for _, f in chosen], "-o", color=color, label=label)
         axes.plot(shards, [f["p50"] for _, f in chosen], ":", color=color)
     axes.set_xscale("log", base=2)
@@ -217,15 +291,27 @@ def plot(rows: list[tuple[int, Deployment, dict[str, float]]], path: Path) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--check", type=Path, help="of benchmarks/scale.py shards")
+    parser.add_argument("--shards", type=int, help="simulate one deployment")
+    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--load", type=float, default=0.25)
+    parser.add_argument("--hedge", type=float, help="milliseconds")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write", type=Path, help="the page whose tables these are")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     if arguments.check:
-        check(arguments.check)
+        print(check_table())
         return
-    rows = table(arguments.requests)
-    show(rows)
+    if arguments.shards:
+        asked = {name: getattr(arguments, name) for name in ("replicas", "load")}
+        one = Deployment(arguments.shards, hedge=arguments.hedge, **asked)
+        print(fan_out_table([(one, simulate(one))]))
+        return
+    rows = fan_out()
+    tables = [fan_out_table(rows), replicas_table(), check_table()]
+    print("\n\n".join(tables))
+    if arguments.write:
+        replace_tables(arguments.write, tables)
     if arguments.plot:
         plot(rows, arguments.plot)
 
