@@ -7,7 +7,7 @@ Both take and give rows; -1 stands for nothing. The indexes are those of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -56,6 +56,32 @@ class Index:
     def compiled(self) -> bool:
         """Whether a server needs XLA for it."""
         return bool(self.settings.get("xla", False))
+
+    def of_shard(self, num_items: int, shard_items: int, k: int) -> Index:
+        """The index of a part of the items, that overlooks no more than one of all.
+
+        Unless the settings say how many leaves are searched, so many are as an index of
+        all items would search: leaves of a part are smaller, but as near.
+
+        Args:
+            num_items: int. N, of all shards.
+            shard_items: int. Of this one.
+            k: int. Columns of an answer.
+        """
+        if self.is_exact or self.settings.get("num_leaves_to_search") is not None:
+            return self
+        from tfrs_selfattn.index import building
+
+        ways = 2 if self.settings.get("spill") else 1
+
+        def probes(size: int) -> int:
+            leaves = self.settings.get("num_leaves")
+            leaves = min(leaves or building.default_num_leaves(size), size)
+            capacity = building.capacity_of(size, leaves, ways)
+            return building.default_num_probes(size, leaves, capacity, k, ways=ways)
+
+        most = max(probes(num_items), probes(shard_items))
+        return replace(self, settings={**self.settings, "num_leaves_to_search": most})
 
     def search(self, candidates: tf.Variable, k: int) -> Search:
         """The search over candidates float32 `[N, D]`."""

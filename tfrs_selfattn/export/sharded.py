@@ -13,6 +13,7 @@ of a single index, equal scores included.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ from tfrs_selfattn.export.live import Live, Part
 from tfrs_selfattn.export.popularity import all_events
 from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.saved_model import export_recommender
-from tfrs_selfattn.export.searching import as_index
+from tfrs_selfattn.export.searching import Index, as_index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
 
 require_legacy_keras("tfrs_selfattn.export.export_shards")
@@ -62,7 +63,9 @@ def export_shards(
         vocabulary: `tfrs_selfattn.data.Vocabulary`.
         num_shards: int. S. Into how many parts of about equal size the items are cut.
         k: int. Columns of a shard's answer, and of the merged one. Defaults to `100`.
-        index: str or `PartitionedTopK`. Of each shard. Defaults to `"exact"`.
+        index: str or `PartitionedTopK`. Of each shard. Unless the latter says how many
+            leaves are searched, so many are as one index of all items would search.
+            Defaults to `"exact"`.
         xla: bool. Defaults to `False`.
         titles: mapping from item id to title, or None. Defaults to `None`.
         metrics: what JSON can hold. Defaults to `None`.
@@ -109,6 +112,10 @@ def export_shards(
         time_aware=settings.time_aware,
         side=QuerySide.of(model.query_tower),
     )
+
+    def index_of(rows: slice) -> Index:
+        return settings.index.of_shard(len(ids), rows.stop - rows.start, k)
+
     done: list[Export] = []
     try:
         for number, folder in enumerate(folders[1:]):
@@ -127,7 +134,7 @@ def export_shards(
                         np.arange(rows.start + 1, rows.stop + 1, dtype=np.int32),
                         all_events=all_events(counts),
                     ),
-                    settings,
+                    dataclasses.replace(settings, index=index_of(rows)),
                     encode_query=None,
                     truth=Part(whole, rows, counts) if verify else None,
                     samples=None,

@@ -21,6 +21,8 @@ Ints: TypeAlias = "npt.NDArray[np.int32]"
 # new candidates. Less makes more of them strays, more is memory and time for nothing.
 SLACK = 1.08
 _SAMPLES_PER_LEAF = 25
+# Up to here a search of everything takes as long as one of leaves.
+_SEARCH_ALL = 20_000
 _MOST_SAMPLES = 1_000_000
 # Over all leaves: vectors beside the border of a group may belong into another one.
 _BALANCED_ROUNDS = 3
@@ -41,6 +43,16 @@ class Layout(NamedTuple):
 def default_num_leaves(num_candidates: int) -> int:
     """Leaves that suit a catalogue of this size: 8 √N, of at least 32 candidates."""
     return int(max(1, min(round(8 * num_candidates**0.5), num_candidates // 32)))
+
+
+def default_num_probes(
+    num_candidates: int, num_leaves: int, capacity: int, k: int, *, ways: int
+) -> int:
+    """Leaves to look into: all of a small catalogue, else one in 150 and for 4 k."""
+    if num_candidates <= _SEARCH_ALL:
+        return num_leaves
+    enough = -(-4 * k * ways // capacity)
+    return min(max(16, num_leaves // 150, enough), num_leaves)
 
 
 def capacity_of(num_candidates: int, num_leaves: int, ways: int) -> int:

@@ -35,8 +35,6 @@ from tfrs_selfattn.ops.leaf_search import (  # noqa: E402
 )
 
 _FORMS = {None: tf.float32, "bfloat16": tf.bfloat16, "int8": tf.int8}
-# Up to here a search of everything takes as long as one of leaves.
-_SEARCH_ALL = 20_000
 
 
 @register
@@ -244,10 +242,9 @@ class PartitionedTopK(CandidateIndex):
         num_leaves, capacity = self._members.shape
         if self.num_leaves_to_search is not None:
             return int(min(self.num_leaves_to_search, num_leaves))
-        if self._slots.shape[0] <= _SEARCH_ALL:
-            return int(num_leaves)
-        enough = -(-4 * k * self._ways // capacity)
-        return int(min(max(16, num_leaves // 150, enough), num_leaves))
+        return building.default_num_probes(
+            self._slots.shape[0], num_leaves, capacity, k, ways=self._ways
+        )
 
     @property
     def _ways(self) -> int:
