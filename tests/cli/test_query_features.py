@@ -9,7 +9,10 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import SMALL
+from tests.cli.test_commands import cells
+from tests.export.conftest import ask_in_this_process
 from tfrs_selfattn import data, training
+from tfrs_selfattn.export import verification
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +110,85 @@ def test_a_trained_run_is_continued_by_the_same_features_only(cli, run, words):
     assert "event_features" in done.err or "--event-features" in done.err
 
 
-def test_a_run_of_users_or_events_is_not_explained_from_its_folder(cli, run):
+def test_a_run_of_events_is_not_explained_from_its_folder(cli, run):
     done = cli("explain", run, "--history", "anything")
     assert done.status == 2
     assert (
-        "error: A run folder must know histories alone, and items, to be explained. "
-        f"Received: {run}, with features of users, requests or events. Export it, and "
-        "explain the export with --feature and --event-feature."
+        "error: A run folder must know no features of events to be explained. "
+        f"Received: {run}, trained with --event-features. Export it, and explain the "
+        "export with --event-feature."
     ) == done.err.strip()
+
+
+@pytest.fixture(scope="module")
+def of_users(words, log, tmp_path_factory):
+    """A run that knows its users, requests and titles, with pictures of attention."""
+    from tfrs_selfattn.cli.main import main
+
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    folder = tmp_path_factory.mktemp("runs") / "users"
+    kept = [word for word in map(str, words) if "price" not in word]
+    kept.remove("--event-features")
+    articles = sorted(set(pl.read_csv(log, infer_schema=False)["article"]))[1:]
+    titles = {"article": articles, "title": [f"Tea no. {a}" for a in articles]}
+    pl.DataFrame(titles).write_csv(folder.parent / "titles.csv")
+    options = ("--attention-images", "1", "--output", str(folder))
+    options += ("--items", str(folder.parent / "titles.csv"))
+    with pytest.raises(SystemExit) as exit:
+        main([*kept, *options])
+    assert exit.value.code == 0
+    return folder
+
+
+def test_attention_of_a_run_of_users_is_drawn(of_users):
+    assert list((of_users / "tensorboard" / "attention").glob("events.*"))
+
+
+def test_a_run_of_users_is_explained_as_its_export_is(
+    cli, of_users, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(verification, "ask", ask_in_this_process)
+    done = cli("export", of_users, "--to", tmp_path / "base", "--k", "5")
+    assert done.status == 0, done.err
+    known = training.RunFolder.open(of_users).vocabulary().ids
+    words = ("--history", ",".join([*known[:3], "nobody"]), "--json")
+    told = ("--feature", "country=it", "--feature", "age=70")
+    found = {}
+    for more in ((), told):
+        by_run, by_export = (
+            cli("explain", base, *words, *more).json
+            for base in (of_users, tmp_path / "base")
+        )
+        assert by_run["item"] == by_export["item"]
+        for one, other in zip(
+            by_run["contributions"], by_export["contributions"], strict=True
+        ):
+            assert (one["id"], one["title"]) == (other["id"], other["title"])
+            assert one["contribution"] == pytest.approx(other["contribution"], abs=1e-4)
+        found[more] = by_run
+    assert found[()] != found[told]
+    words = ("explain", of_users, *words)
+    for method in ("integrated_gradients", "attention_rollout"):
+        done = cli(*words, *told, "--method", method)
+        assert done.status == 0, done.err
+        assert len(done.json["contributions"]) == 4
+    # Titles where there are any, ids for the others.
+    listed = pl.read_csv(of_users.parent / "titles.csv", infer_schema=False)["article"]
+    (bare,) = set(known) - set(listed)
+    history = ",".join([*listed[:2], bare])
+    words = ("explain", of_users, "--history", history, "--item", listed[2])
+    done = cli(*words)
+    assert f"Why Tea no. {listed[2]}? What its score loses without" in done.out
+    shown = {row[0]: row[1] for row in cells(done.out)}
+    assert [shown[item] for item in (*listed[:2], bare)] == [
+        *(f"Tea no. {item}" for item in listed[:2]),
+        "",
+    ]
+    looks = cli(*words, "--attention", "--json").json["attention"]
+    assert looks["labels"] == [*(f"Tea no. {item}" for item in listed[:2]), bare]
+    done = cli(*words, "--feature", "zip=1")
+    assert done.status == 2
+    assert "that the model takes: age, country, device. Received: 'zip=1'" in done.err
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tests.export.tiny import MAX_LENGTH, N, make_model
+from tests.export.told import QUERY_RAW
 from tfrs_selfattn.explain import Explainer
 from tfrs_selfattn.explain.explainer import METHODS
+from tfrs_selfattn.features import Category, FeatureEncoder, FeatureSet, Vector
 
 PRESETS = ("sasrec", "esasrec", "bert4rec", "hstu")  # gsasrec's towers are sasrec's
 USERS, LENGTH = 4, MAX_LENGTH + 3
@@ -196,3 +198,59 @@ def test_roll_out_needs_a_query_that_is_the_newest_state(history):
     model.query_tower.pooling = SequencePooling("mean")
     with pytest.raises(ValueError, match=r"newest position\. Received: pooling='mean'"):
         Explainer(model).contributions(history, ITEM, method="attention_rollout")
+
+
+@pytest.fixture(scope="module")
+def users_model():
+    """A model that knows the country and the taste of its users."""
+    query = FeatureSet((Category("country"), Vector("taste")))
+    return make_model(query_features=query.fit(QUERY_RAW, "here"), seed=5)
+
+
+def test_what_is_known_of_a_user_is_part_of_every_score(users_model, history):
+    raw = {name: values[:USERS] for name, values in QUERY_RAW.items()}
+    encoder = FeatureEncoder(users_model.query_tower.query_projection.features)
+    known = encoder({name: tf.constant(each.tolist()) for name, each in raw.items()})
+    explainer = Explainer(users_model)
+    found = explainer.contributions(history, ITEM, query_features=known).numpy()
+
+    def scored(row, user):
+        told = tuple(each[user : user + 1] for each in known)
+        scores = users_model.score(tf.constant([row]), query_features=told)
+        return scores.numpy()[0, int(ITEM[user]) - 1]
+
+    for user in (1, 2):
+        wanted = np.zeros(LENGTH)
+        for t in np.flatnonzero(history[user]):
+            without = history[user].copy()
+            without[t] = 0
+            wanted[t] = scored(history[user], user) - scored(without, user)
+        np.testing.assert_allclose(found[user], wanted, rtol=1e-3, atol=1e-4)
+    # Normalized or not, a query is more than its history: the score is another one.
+    alone = explainer.score(tf.zeros_like(history), ITEM, query_features=known)
+    assert np.abs(alone).min() > 1e-3
+
+    given = {"method": "integrated_gradients", "tolerance": 0.005}
+    shares = explainer.contributions(history, ITEM, query_features=known, **given)
+    blank = tf.broadcast_to(explainer.average_item(), [USERS, MAX_LENGTH, 8])
+    aligned, _ = users_model.query_tower.aligned(tf.constant(history))
+    queries = users_model.query_tower.query_of(blank, aligned, known, training=False)
+    before = tf.reduce_sum(queries * users_model.candidate_tower(ITEM), -1)
+    whole = explainer.score(tf.constant(history), ITEM, query_features=known)
+    size = np.abs(shares).sum(axis=1)
+    missed = np.abs(np.sum(shares, axis=1) - (whole - before))
+    assert (missed[:3] < 0.0051 * size[:3]).all()
+
+    # Where the model looks does not depend on who asks.
+    rolled = explainer.contributions(history, ITEM, method="attention_rollout")
+    np.testing.assert_allclose(rolled.numpy()[:3].sum(1), 1, atol=1e-5)
+    assert len(explainer.attention(history)) == 2
+
+
+def test_features_that_do_not_fit_the_model_are_refused(users_model, history):
+    message = r"`query_features` must be given .*: None for a model that takes some\."
+    with pytest.raises(ValueError, match=message):
+        Explainer(users_model).contributions(history, ITEM)
+    known = (tf.zeros([USERS, 1], tf.int32), tf.zeros([USERS, 1]), tf.zeros([USERS, 2]))
+    with pytest.raises(ValueError, match=r"some for a model that takes none\. Encode"):
+        Explainer(make_model()).score(history, ITEM, query_features=known)

@@ -242,9 +242,16 @@ def test_what_prepare_wrote_has_no_features(recommender, tmp_path):
     assert not (tmp_path / "answers").exists()
 
 
-def test_the_explainer_sends_to_the_export(told):
-    with pytest.raises(ValueError, match=r"must take histories alone\. Received: one"):
-        Explainer(told)
+def test_a_model_of_events_is_explained_by_its_export(told):
+    explainer = Explainer(told)
+    history, item = tf.constant([[3, 1]]), tf.constant([2])
+    for ask in (
+        lambda: explainer.contributions(history, item),
+        lambda: explainer.score(history, item),
+        lambda: explainer.attention(history),
+    ):
+        with pytest.raises(ValueError, match=r"no features of events .*Export it, and"):
+            ask()
 
 
 def test_shards_of_items_and_a_query_model_with_features(told, monkeypatch, tmp_path):

@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn.client.calls import times_of
+from tfrs_selfattn.client.told import nothing_told, told_of
 
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.client import TensorSpec
     from tfrs_selfattn.data.vocabulary import Vocabulary
     from tfrs_selfattn.export.recommender import Contribution, Recommender
+    from tfrs_selfattn.features import FeatureSet
 
 METHODS = ("leave_one_out", "integrated_gradients", "attention_rollout")
 _NEXT = "(what comes next)"
@@ -98,14 +100,14 @@ class RunReasons:
         from tfrs_selfattn.cli._steps import load_best
 
         folder = training.RunFolder.open(run)
-        known = folder.config.features
-        if known.starts or known.events:
+        if folder.config.features.events:
             raise InputError(
-                "A run folder must know histories alone, and items, to be explained. "
-                f"Received: {run}, with features of users, requests or events. Export "
-                "it, and explain the export with --feature and --event-feature."
+                "A run folder must know no features of events to be explained. "
+                f"Received: {run}, trained with --event-features. Export it, and "
+                "explain the export with --event-feature."
             )
         self._model = load_best(report, folder)
+        self._features: FeatureSet | None = folder.side().query
         self._vocabulary: Vocabulary = folder.vocabulary()
         self._known = frozenset(self._vocabulary.ids)
         self._titles: dict[str, str] = folder.titles()
@@ -113,8 +115,13 @@ class RunReasons:
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
-        """What may be told of a request, by name: no features."""
-        return {}
+        """What may be told of a request, by name."""
+        from tfrs_selfattn.client import TensorSpec
+
+        return {
+            each.name: TensorSpec(each.dtype, (None, *each.shape))
+            for each in self._features or ()
+        }
 
     def title(self, item: str) -> str | None:
         return self._titles.get(item)
@@ -125,7 +132,8 @@ class RunReasons:
     def best(self, history: list[str], **times: Any) -> str | None:
         """The item with the highest score that the history does not hold."""
         indices, moments = self._inputs(history, times)
-        scores = self._model.score(indices, *moments).numpy()[0]
+        known = self._told(history, times)
+        scores = self._model.score(indices, *moments, **known).numpy()[0]
         seen = indices[0][indices[0] != 0] - 1
         scores[seen] = -np.inf
         found = int(scores.argmax())
@@ -147,7 +155,7 @@ class RunReasons:
         target = self._vocabulary.encode([item])
         try:
             found = Explainer(self._model).contributions(
-                indices, target, *moments, method=method
+                indices, target, *moments, **self._told(history, times), method=method
             )
         except ValueError as error:  # of a model without attention weights
             raise InputError(str(error)) from None
@@ -183,6 +191,23 @@ class RunReasons:
         labels = labels[-len(weights) :]
         shown = weights[-len(labels) :, -len(labels) :]
         return Attention(block, labels, np.asarray(shown, np.float32))
+
+    def _told(self, history: list[str], given: dict[str, Any]) -> dict[str, Any]:
+        """What is told of the user and the request, as an argument of the model."""
+        if self._features is None:
+            return {}
+        import tensorflow as tf
+
+        from tfrs_selfattn.features import FeatureEncoder
+
+        told = told_of(
+            [history], given.get("features"), given.get("event_features")
+        ) or nothing_told([history])
+        raw = {
+            name: tf.constant(each.values, each.dtype, each.shape)
+            for name, each in told.tensors(self.inputs, width=len(history)).items()
+        }
+        return {"query_features": FeatureEncoder(self._features)(raw)}
 
     def _inputs(
         self, history: list[str], times: dict[str, Any]

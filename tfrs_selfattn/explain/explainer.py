@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,8 @@ class Explainer:
 
     Args:
         model: `SequenceRetrieval`, or a model with its `query_tower` and
-            `candidate_tower`. Must not be trained on meanwhile, and take no features of
-            users, requests or events: of such, ask the export, which does.
-
-    Raises:
-        ValueError: when the model takes such features.
+            `candidate_tower`. Must not be trained on meanwhile. One that takes features
+            of events can be made an `Explainer` of and not be asked: ask its export.
 
     Example:
 
@@ -49,17 +47,6 @@ class Explainer:
     """
 
     def __init__(self, model: Any) -> None:
-        taken = [
-            name
-            for name in ("query_projection", "event_projection")
-            if getattr(model.query_tower, name, None) is not None
-        ]
-        if taken:
-            raise ValueError(
-                "`model` must take histories alone. Received: one with "
-                f"{' and '.join(taken)}. Export it, and ask `Recommender.explain` or "
-                "the signature `explain` with the features."
-            )
         self._query_tower = model.query_tower
         self._candidate_tower = model.candidate_tower
         ids = tf.TensorSpec([None, None], tf.int32)
@@ -67,9 +54,16 @@ class Explainer:
         times = tf.TensorSpec([None, None], tf.int64)
         asked = tf.TensorSpec([None], tf.int64)
         time_aware = bool(getattr(model.query_tower, "time_aware", False))
+        self._num_times = 2 if time_aware else 0
+        known = self._feature_specs()
         self._compiled_score = tf.function(
             self._score,
-            input_signature=[ids, item, *([times, asked] if time_aware else [])],
+            input_signature=[
+                ids,
+                item,
+                *([times, asked] if time_aware else []),
+                *known,
+            ],
         )
         width = self._query_tower.item_embedding.output_dim
         vectors = tf.TensorSpec([None, None, width], tf.float32)
@@ -80,11 +74,16 @@ class Explainer:
                 ids,
                 item,
                 *([times, times] if time_aware else []),
+                *known,
             ],
         )
 
     def score(
-        self, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+        self,
+        history: tf.Tensor,
+        item: tf.Tensor,
+        *times: tf.Tensor,
+        query_features: Sequence[tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """The score of an item for each history, as `leave_one_out` asks for it.
 
@@ -92,17 +91,23 @@ class Explainer:
             history: int32 `[M, T]`, 0 = padding.
             item: int32 `[M]`.
             *times: as in `contributions`.
+            query_features: likewise, of `[M]`.
 
         Returns:
             float32 `[M]`.
+
+        Raises:
+            ValueError: when the model needs features that are not given, or others.
         """
-        return self._compiled_score(history, item, *times)
+        known = self._known(query_features)
+        return self._compiled_score(history, item, *times, *known)
 
     def contributions(
         self,
         history: tf.Tensor,
         item: tf.Tensor,
         *times: tf.Tensor,
+        query_features: Sequence[tf.Tensor] | None = None,
         method: str = "leave_one_out",
         steps: int | None = None,
         tolerance: float = 0.01,
@@ -114,6 +119,9 @@ class Explainer:
             item: int `[B]`. Indices of the items to explain.
             *times: for a time-aware model `timestamps` int64 `[B, T]` and
                 `request_time` int64 `[B]`.
+            query_features: `Encoded` of `[B]`, of a model that knows its users or
+                requests: the same with each item as without it. Roll-out needs none.
+                Defaults to `None`.
             method: str. `"leave_one_out"`: what the score loses without the item,
                 exact. `"integrated_gradients"`: shares of the difference to the score
                 of a history of average items. `"attention_rollout"`: where the newest
@@ -133,20 +141,22 @@ class Explainer:
 
         Raises:
             ValueError: when the method is unknown, a number is not positive, a
-                time-aware model lacks times, or a model has no attention weights.
+                time-aware model lacks times, a model has no attention weights, or needs
+                features that are not given, or those of events.
         """
         tolerance = check_positive("tolerance", tolerance)
         method = check_choice("method", method, METHODS)
         history, item = tf.cast(history, tf.int32), tf.cast(item, tf.int32)
-        times = tuple(tf.cast(time, tf.int64) for time in times)
-        if method == "leave_one_out":
-            return leave_one_out(self.score, history, item, *times)
+        more = tuple(tf.cast(time, tf.int64) for time in times)
         each: Any = self._looks
-        if method == "integrated_gradients":
+        if method != "attention_rollout":
+            more += self._known(query_features)
             each = functools.partial(self._gradients, steps, tolerance)
+        if method == "leave_one_out":
+            return leave_one_out(self._compiled_score, history, item, *more)
         rows = max(_POSITIONS_AT_ONCE // max(int(history.shape[1]), 1), 1)
         pieces = [
-            each(*(part[start : start + rows] for part in (history, item, *times)))
+            each(*(part[start : start + rows] for part in (history, item, *more)))
             for start in range(0, int(history.shape[0]), rows)
         ]
         return tf.concat(pieces, 0) if pieces else tf.zeros(history.shape)
@@ -160,8 +170,13 @@ class Explainer:
 
         Returns:
             list of float `[B, H, T', T']`, the newest item last; see
-            `QueryTower.attention_scores`.
+            `QueryTower.attention_scores`. What is known of users has no part in them.
+
+        Raises:
+            ValueError: when the model has no attention weights, or takes features of
+                events, lacks times or is given such that do not fit.
         """
+        self._check_events()
         history = tf.cast(history, tf.int32)
         scores: list[tf.Tensor] = self._query_tower.attention_scores(history, *times)
         return scores
@@ -171,10 +186,52 @@ class Explainer:
         embedding = self._query_tower.item_embedding
         return tf.reduce_mean(embedding(tf.range(1, embedding.input_dim)), axis=0)
 
+    def _feature_specs(self) -> list[tf.TensorSpec]:
+        """Tokens, weights and numbers of users, if the tower takes such."""
+        projection = getattr(self._query_tower, "query_projection", None)
+        if projection is None:
+            return []
+        return [
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None, None], tf.float32),
+            tf.TensorSpec([None, projection.features.num_dense], tf.float32),
+        ]
+
+    def _known(
+        self, query_features: Sequence[tf.Tensor] | None
+    ) -> tuple[tf.Tensor, ...]:
+        """What is known of users as further tensors of a row, checked."""
+        self._check_events()
+        takes = bool(self._feature_specs())
+        if takes is (query_features is None):
+            raise ValueError(
+                "`query_features` must be given for a model that takes them, and left "
+                f"out for any other. Received: {'None' if takes else 'some'} for a "
+                f"model that takes {'some' if takes else 'none'}. Encode them with "
+                "`FeatureEncoder`, or explain an export, which does."
+            )
+        return tuple(map(tf.convert_to_tensor, query_features or ()))
+
+    def _check_events(self) -> None:
+        if getattr(self._query_tower, "event_projection", None) is not None:
+            raise ValueError(
+                "`model` must take no features of events to be explained. Received: "
+                "one with event_projection. Export it, and ask `Recommender.explain` "
+                "or the signature `explain` with the features."
+            )
+
+    def _named(
+        self, more: Sequence[tf.Tensor], second: str
+    ) -> dict[str, tf.Tensor | tuple[tf.Tensor, ...]]:
+        """Times and features of a row as arguments of the query tower."""
+        times, known = more[: self._num_times], tuple(more[self._num_times :])
+        named: dict[str, Any] = dict(zip(("timestamps", second), times, strict=False))
+        return named | ({"query_features": known} if known else {})
+
     def _score(
-        self, history: tf.Tensor, item: tf.Tensor, *times: tf.Tensor
+        self, history: tf.Tensor, item: tf.Tensor, *more: tf.Tensor
     ) -> tf.Tensor:
-        named = dict(zip(("timestamps", "request_time"), times, strict=False))
+        named = self._named(more, "request_time")
         queries = self._query_tower(history, training=False, **named)
         return self._match(queries, item)
 
@@ -183,9 +240,9 @@ class Explainer:
         vectors: tf.Tensor,
         history: tf.Tensor,
         item: tf.Tensor,
-        *times: tf.Tensor,
+        *more: tf.Tensor,
     ) -> tf.Tensor:
-        named = dict(zip(("timestamps", "request_times"), times, strict=False))
+        named = self._named(more, "request_times")
         tower = self._query_tower
         return self._match(
             tower.query_of(vectors, history, training=False, **named), item
@@ -204,11 +261,12 @@ class Explainer:
         tolerance: float,
         history: tf.Tensor,
         item: tf.Tensor,
-        *times: tf.Tensor,
+        *more: tf.Tensor,
     ) -> tf.Tensor:
+        times, known = more[: self._num_times], more[self._num_times :]
         aligned, named = self._query_tower.aligned(history, *times)
         vectors = tf.cast(self._query_tower.item_embedding(aligned), tf.float32)
-        given = (aligned, item, *named.values())
+        given = (aligned, item, *named.values(), *known)
         if steps is not None:
             shares, _ = self._integrated(steps, vectors, given)
             return self._placed(shares, history)
