@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.export.tiny import IDS, K, N, quick_export
-from tfrs_selfattn.export import read_new_items, refresh_recommender
+from tests.export.told import told_model
+from tfrs_selfattn.export import manifest, read_new_items, refresh_recommender
 from tfrs_selfattn.export.model_card import FILE, model_card
+from tfrs_selfattn.features import FeatureSet, MultiCategory
 
 SECTIONS = ("Intended use", "Model", "Data", "Protocol and metrics", "Limits")
 ABOUT = {
@@ -121,7 +124,26 @@ def test_a_card_is_made_of_the_manifest_alone(base):
     assert "| index | partitioned; finds 98.7% of the exact answers |" in searched
     assert "may miss the best" in searched
     assert "not compared with the trained model's" not in searched
-    features = model_card({**export.manifest, "features": {"items": {"genres": {}}}})
-    assert "known by its features alone" in features
     for odd in (0.5, [0.5, 1], {"a": {"b": {"c": 1}}, "d": [1]}):
         assert "## Limits" in model_card({**export.manifest, "metrics": odd})
+
+
+def test_a_card_says_what_is_known_beside_ids(base, tmp_path):
+    plain = sections_of((base / "1" / "assets.extra" / FILE).read_text("utf-8"))
+    assert "| knows items by | id |" in plain["Model"]
+    assert "knows users" not in plain["Model"] and "knows events" not in plain["Model"]
+    assert "everybody is answered alike, with the most popular" in plain["Limits"]
+
+    sections = sections_of(card_of(quick_export(tmp_path / "told", model=told_model())))
+    assert "| knows users and requests by | country, taste |" in sections["Model"]
+    assert "| knows events of a history by | kind, price |" in sections["Model"]
+    limits = sections["Limits"]
+    assert "answers by what is told of the user and the request, and with" in limits
+    assert "everybody is answered alike" not in limits
+
+    genres = FeatureSet((MultiCategory("genres", min_count=1),))
+    genres = genres.fit({"genres": np.array([b"a|b"], object)}, "here").to_config()
+    contents = {**manifest.read(base / "1"), "features": {"items": genres}}
+    sections = sections_of(model_card(contents))
+    assert "| knows items by | id, genres |" in sections["Model"]
+    assert "known by its features alone" in sections["Limits"]

@@ -89,19 +89,32 @@ def _model(
         searched = f"partitioned; finds {index['recall']:.1%} of the exact answers"
     settings = source.get("settings")
     settings = settings if isinstance(settings, Mapping) else {}
-    features = (contents.get("features") or {}).get("items")
     rows = [
         ("class", model.get("class")),
         *((name, value) for name, value in settings.items()),
         ("newest items of a history that are read", model.get("max_length")),
         ("uses times", "yes" if contents.get("time_aware") else "no"),
         ("width of vectors", contents.get("embedding_dim")),
-        ("knows items by", "id and features" if features else "id"),
+        *_known_by(contents),
         ("index", searched),
         ("training run", source.get("run")),
         ("written with", _packages(contents)),
     ]
     return [(name, value) for name, value in rows if value is not None]
+
+
+def _known_by(contents: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model is told, by what it is told of."""
+    names = {
+        group: [each["name"] for each in described.get("features", ())]
+        for group, described in (contents.get("features") or {}).items()
+    }
+    known = {
+        "items": ["id", *names.get("items", ())],
+        "users and requests": names.get("query", []),
+        "events of a history": names.get("events", []),
+    }
+    return [(f"knows {of} by", ", ".join(by)) for of, by in known.items() if by]
 
 
 def _packages(contents: Mapping[str, Any]) -> str:
@@ -150,10 +163,12 @@ def _limits(contents: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]
                 "knows nothing of older ones."
             )
         limits.append(
-            "Ids that it does not know are passed over. After a history without a "
-            "known item everybody is answered alike, with the most popular items."
-            if contents.get("parts") == "all"
-            else "Ids that it does not know are passed over."
+            " ".join(
+                [
+                    "Ids that it does not know are passed over.",
+                    *_without_history(contents),
+                ]
+            )
         )
     if (contents.get("features") or {}).get("items"):
         limits.append(
@@ -177,6 +192,22 @@ def _limits(contents: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]
     if not contents.get("verified"):
         limits.append("Its answers were not compared with the trained model's.")
     return limits
+
+
+def _without_history(contents: Mapping[str, Any]) -> list[str]:
+    """How a history without a known item is answered."""
+    if contents.get("parts") != "all":
+        return []
+    if (contents.get("features") or {}).get("query"):
+        return [
+            "After a history without a known item it answers by what is told of the "
+            "user and the request, and with the most popular items where that says "
+            "nothing to it."
+        ]
+    return [
+        "After a history without a known item everybody is answered alike, with the "
+        "most popular items."
+    ]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
