@@ -19,13 +19,13 @@ def split():
 
 @pytest.fixture(scope="session")
 def config(split):
-    """A function from training options to the configuration of a small run."""
+    """A function from options of model and training to the configuration of a run."""
 
-    def config(**options):
+    def config(model=(), **options):
         return training.RunConfig.for_sequences(
             split.sequences,
             training.DataConfig("/data/events.csv"),
-            training.ModelConfig(**SMALL),
+            training.ModelConfig(**SMALL | dict(model)),
             training.TrainingConfig(**{"epochs": 3, "batch_size": 8, **options}),
         )
 
