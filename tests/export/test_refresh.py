@@ -20,6 +20,13 @@ from tfrs_selfattn.export import (
     read_new_items,
     refresh_recommender,
 )
+from tfrs_selfattn.features import (
+    FeatureSet,
+    MultiCategory,
+    Text,
+    Vector,
+    read_feature_table,
+)
 
 KEPT = [*IDS[20:], *IDS[:15]]  # in another order, without five of them
 VECTOR = np.linspace(-3, 3, WIDTH).astype(np.float32)
@@ -234,6 +241,58 @@ def test_files_that_are_refused(tmp_path, content, message):
         read_new_items(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("movies.dat", "1::Café (1995)::Comedy|War\n02::Tea (1990)::Drama\n"),
+        (
+            "u.item",
+            "1|Café (1995)|1-Jan-1995|||" + "|".join("0000010000000000010") + "\n"
+            "02|Tea (1990)|1-Jan-1990|||" + "|".join("0000000010000000000") + "\n",
+        ),
+        (
+            "x.item",
+            "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+            "1\tCafé\t1995\tComedy War\n02\tTea\t1990\tDrama\n",
+        ),
+    ],
+)
+def test_films_are_read_as_in_training(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8" if name == "x.item" else "latin-1")
+    features = FeatureSet((Text("title"), MultiCategory("genres")))
+    new, trained = (
+        read_new_items(path, features=features),
+        read_feature_table(path, features),
+    )
+    assert list(new.ids) == trained.ids == ["1", "02"]
+    assert new.titles == ["Café (1995)", "Tea (1990)"]
+    for feature in features.names:
+        assert new.features[feature].tolist() == trained.raw[feature].tolist()
+    assert new.features["genres"].tolist() == [b"Comedy|War", b"Drama"]
+
+
+def test_vectors_of_a_file_of_their_own(tmp_path):
+    path, matrix = tmp_path / "items.csv", tmp_path / "look.npy"
+    path.write_text("item_id,title\na,Tea\nb,Milk\nc,\n")
+    vectors = np.array([[1.0, 2], [0, 0], [3, 4]])
+    np.save(matrix, vectors)
+    features = FeatureSet(
+        (Text("title"), Vector("look", "of/training.npy", (0.0, 1.0)))
+    )
+    new = read_new_items(path, features=features, vectors={"look": matrix})
+    np.testing.assert_array_equal(new.features["look"], vectors)
+    assert new.tells_all(features)
+    assert not read_new_items(path, features=features).tells_all(features)
+    for name, rows, message in (
+        ("look", 2, "a row for each of the 3 rows .* Received: 2. Write them in the"),
+        ("title", 3, "of the kind vector that .* by: look. Received: 'title'. Corr"),
+    ):
+        np.save(matrix, vectors[:rows])
+        with pytest.raises(InputError, match=message):
+            read_new_items(path, features=features, vectors={name: matrix})
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="must be a file"):
         read_new_items(tmp_path / "nowhere.csv")
@@ -249,7 +308,12 @@ def test_the_command(cli_status, base, export, tmp_path):
     assert (told["version"], told["source"], told["pruned"]) == (2, 1, [1])
     assert (told["items"], told["added"], told["removed"]) == (20, 0, 11)
     (tmp_path / "items.csv").write_text("item_id\nnobody knows\n")
-    status, _, err = cli_status(*arguments, "--max-removed", "0.99")
-    assert status == 2
-    assert err.startswith("error: Every new item must have a vector")
-    assert len(err.splitlines()) == 1
+    for more, message in (
+        (("--max-removed", "0.99"), "error: Every new item must have a vector"),
+        (("--vectors", "look"), "error: --vectors must be NAME=FILE.npy. Received: 'l"),
+        (("--vectors", "a=b.npy"), "error: --vectors must be NAME=FILE.npy, of a feat"),
+    ):
+        status, _, err = cli_status(*arguments, *more)
+        assert status == 2
+        assert err.startswith(message)
+        assert len(err.splitlines()) == 1

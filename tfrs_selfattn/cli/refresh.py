@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tfrs_selfattn import InputError
+
 
 def refresh(
     base: Annotated[Path, typer.Argument(help="Folder given to `export --to`.")],
@@ -14,12 +16,20 @@ def refresh(
         Path,
         typer.Option(
             help="File of all items that may be recommended from now on: item_id, and "
-            "optionally title, events, embedding, and the columns of its features."
+            "optionally title, events, embedding, and the columns of its features. Or "
+            "MovieLens' movies.dat or u.item, or RecBole's .item."
         ),
     ],
     item_column: Annotated[
         str, typer.Option(help="Column of items in --items.")
     ] = "item_id",
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A feature whose vectors are in a file of their own: NAME=FILE.npy, "
+            "with a row for each row of --items. Repeat it for each."
+        ),
+    ] = None,
     source: Annotated[
         int | None,
         typer.Option(help="Version to start from, in place of the highest."),
@@ -52,13 +62,16 @@ def refresh(
     from tfrs_selfattn.cli._tensorflow import start_tensorflow
 
     report = Report(as_json)
+    matrices = _named_files(vectors or [])
     with report.working(), report.waiting("Reading the items"):
         start_tensorflow()
         from tfrs_selfattn.export import read_new_items, refresh_recommender
         from tfrs_selfattn.export.refresh import features_of
 
         features = features_of(base, source)
-        new = read_new_items(items, item_column=item_column, features=features)
+        new = read_new_items(
+            items, item_column=item_column, features=features, vectors=matrices
+        )
     if features is not None and new.features and not new.tells_all(features):
         lacking = [name for name in features.names if name not in new.features]
         report.say(
@@ -96,3 +109,17 @@ def refresh(
             "seconds": round(export.seconds, 1),
         }
     )
+
+
+def _named_files(texts: list[str]) -> dict[str, str]:
+    """The options `--vectors`, by name."""
+    found = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise InputError(
+                "--vectors must be NAME=FILE.npy. Received: "
+                f"{text!r}. Name the feature and its file, as in look=look.npy."
+            )
+        found[name] = path
+    return found

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import polars as pl
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.data._tables import Table, scan_table
+from tfrs_selfattn.data._tables import Table
 from tfrs_selfattn.features.feature_set import FeatureSet
+from tfrs_selfattn.features.table import read_table
+from tfrs_selfattn.features.vector import Vector
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def read_new_items(
     *,
     item_column: str = "item_id",
     features: FeatureSet | None = None,
+    vectors: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> NewItems:
     """Reads a file of items.
 
@@ -66,10 +69,19 @@ def read_new_items(
         path: a `.csv`, `.tsv` or `.parquet` file with the column `item_id` and, each
             optional, `title`, `events` (an integer) and `embedding` (numbers between
             blanks or commas, brackets around them or not; in Parquet a list). A field
-            may be empty.
+            may be empty. Or the films of MovieLens, `movies.dat` and `u.item`, or of
+            RecBole, `.item`, which have `item_id`, `title` and `genres`.
         item_column: str. Defaults to `"item_id"`.
         features: `FeatureSet` of the export, whose columns are read too, those that
             are there. Defaults to `None`.
+        vectors: mapping from the name of a `Vector` among the features to a `.npy`
+            matrix with a row for each row of the file, which is taken in place of a
+            column. Defaults to `None`.
+
+    Raises:
+        InputError: when the file or a matrix cannot be read, an id is empty or
+            repeated, or a field is not what its column needs. The message names the
+            column and the row.
     """
     path = Path(path)
     if not path.is_file():
@@ -77,17 +89,13 @@ def read_new_items(
             f"The item file must be a file. Received: {path}, which is none. "
             "Check the path."
         )
-    table = scan_table(path)
-    schema = table.schema()
+    frame, table = read_table(path)
+    schema = frame.schema
     if item_column not in schema:
         raise InputError(
             f"{table.name} must have a column {item_column!r}. Received: "
             f"{', '.join(schema.names())}. Name the one with the ids by --item-column."
         )
-    try:
-        frame = table.frame.collect()
-    except pl.exceptions.PolarsError as error:
-        raise table.unreadable(error) from None
     ids = [item or "" for item in frame[item_column].cast(pl.String).to_list()]
     _check_ids(table, ids)
     columns: dict[str, Any] = {}
@@ -101,13 +109,33 @@ def read_new_items(
                 _read(table, row, column, value, read)
                 for row, value in enumerate(frame[column].to_list())
             ]
-    if features is not None and set(features.names) & set(schema):
-        columns["features"] = {
-            feature.name: feature.read(frame[feature.name], table.name)
-            for feature in features
-            if feature.name in schema
-        }
-    return NewItems(ids, **columns)
+    matrices = _matrices(features, vectors or {}, len(ids))
+    told = {
+        feature.name: feature.read(frame[feature.name], table.name)
+        for feature in features or ()
+        if feature.name in schema and feature.name not in matrices
+    } | matrices
+    return NewItems(ids, **columns, features=told or None)
+
+
+def _matrices(
+    features: FeatureSet | None,
+    vectors: Mapping[str, str | os.PathLike[str]],
+    num_items: int,
+) -> dict[str, npt.NDArray[Any]]:
+    """The given vectors that stand in files of their own, by feature."""
+    taken = {each.name: each for each in features or () if isinstance(each, Vector)}
+    for name in vectors:
+        if name not in taken:
+            raise InputError(
+                "--vectors must be NAME=FILE.npy, of a feature of the kind vector that "
+                f"the export knows items by: {', '.join(taken) or 'none'}. Received: "
+                f"{name!r}. Correct the name, or leave it out."
+            )
+    return {
+        name: taken[name].read_file(os.fspath(path), num_items)
+        for name, path in vectors.items()
+    }
 
 
 def _check_ids(table: Table, ids: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.data._tables import scan_table
+from tfrs_selfattn.data._tables import Table, scan_table
 from tfrs_selfattn.features import movielens
 from tfrs_selfattn.features.feature_set import FeatureSet
 from tfrs_selfattn.features.vector import Vector
@@ -163,6 +163,15 @@ def read_frame(path: Path) -> pl.DataFrame:
     Raises:
         InputError: when there is no such file, or it cannot be read.
     """
+    return read_table(path)[0]
+
+
+def read_table(path: Path) -> tuple[pl.DataFrame, Table]:
+    """A whole table as `read_frame` gives it, and what finds its rows in the file.
+
+    Raises:
+        InputError: when there is no such file, or it cannot be read.
+    """
     if not path.is_file():
         raise InputError(
             f"The file of features must be a file. Received: {path}, which is none. "
@@ -170,11 +179,11 @@ def read_frame(path: Path) -> pl.DataFrame:
         )
     known = movielens.read(path)
     if known is not None:
-        return known
+        return known, Table(known.lazy(), path)
     table = scan_table(path)
     table.schema()
     try:
-        return movielens.with_usual_names(path, table.frame.collect())
+        return movielens.with_usual_names(path, table.frame.collect()), table
     except pl.exceptions.PolarsError as error:
         raise table.unreadable(error) from None
 
