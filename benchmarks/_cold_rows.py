@@ -10,6 +10,16 @@ from typing import Any
 TABLE = Path(__file__).with_name("cold_start.csv")
 # A method that has rows of this is measured.
 KEY = ("dataset", "seed", "method", "features", "settings")
+_METRICS = ("hr@10", "ndcg@10")
+# What is aimed at, as ratios: a case, and the methods whose better one is the measure.
+_AIMS = (
+    ("cold, all", ("popularity", "content neighbours")),
+    ("cold, new", ("popularity", "content neighbours")),
+    ("cold, new", ("popularity, told",)),
+    ("warm", ("ids",)),
+    ("warm, 1 event", ("item-to-item",)),
+)
+_MODELS = ("ids", "content", "users", "vectors")
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -45,14 +55,58 @@ def print_summary(dataset: str, settings: str, features: dict[str, str]) -> None
         cells = []
         for method in methods:
             mine = [r for r in rows if (r["method"], r["case"]) == (method, case)]
-            cells.append(" / ".join(_mean(mine, name) for name in ("hr@10", "ndcg@10")))
+            cells.append(" / ".join(_mean(mine, name) for name in _METRICS))
         print(f"| {case} | " + " | ".join(cells) + " |")
     print(f"\nseeds {sorted({row['seed'] for row in rows})}")
+    models = [name for name in _MODELS if name in methods]
+    if models:
+        print(f"\n| each seed's ratio | {' | '.join(models)} |")
+        print("|---" * (len(models) + 1) + "|")
+        for case, measures in _AIMS:
+            cells = [
+                " / ".join(
+                    _spread(ratios(rows, case, model, measures, name), 2)
+                    for name in _METRICS
+                )
+                for model in models
+            ]
+            against = " and ".join(measures)
+            better = "the better of " if len(measures) > 1 else ""
+            print(f"| {case}, of {better}{against} | {' | '.join(cells)} |")
+
+
+def ratios(
+    rows: list[dict[str, str]],
+    case: str,
+    method: str,
+    measures: tuple[str, ...],
+    metric: str,
+) -> list[float]:
+    """A method's metric as a multiple of the better of others, for each seed.
+
+    A seed of which a row is missing has none, and so has one where the others are at 0.
+    """
+    by_seed: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["case"] == case:
+            mine = by_seed.setdefault(row["seed"], {})
+            mine[row["method"]] = float(row[metric])
+    found = []
+    for mine in by_seed.values():
+        if {method, *measures} <= mine.keys():
+            best = max(mine[name] for name in measures)
+            if best > 0:
+                found.append(mine[method] / best)
+    return found
 
 
 def _mean(rows: list[dict[str, str]], name: str) -> str:
-    values = [float(row[name]) for row in rows]
+    return _spread([float(row[name]) for row in rows], 4)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """Mean and standard deviation; of one value no deviation."""
     if not values:
         return "–"
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"

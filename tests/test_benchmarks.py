@@ -1,0 +1,202 @@
+"""What README and site say of the benchmarks is what their tables say.
+
+Figures are looked up in `benchmarks/README.md`, where each stands with its command, its
+date and machine, and rounded as the sentence rounds them.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import json
+import re
+from decimal import ROUND_HALF_UP, Decimal
+
+import pytest
+
+from tests.test_readme import README, REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+TABLES = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+SITE = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+LETTERS = ("Attention", "Quality", "Index", "Explanations")
+
+
+def section(text, title):
+    """The part under a heading of the second level that begins with this word."""
+    found = re.search(rf"^## {title}\b.*?(?=^## |\Z)", text, re.M | re.S)
+    assert found, title
+    return found[0]
+
+
+def rows(title, head):
+    """The cells of the table of a section whose head begins so, without marks."""
+    table = section(TABLES, title)
+    lines = table[table.index(head) :].split("\n\n")[0].splitlines()[2:]
+    cells = [line.replace("*", "").strip("|").split("|") for line in lines]
+    return [[cell.strip() for cell in row] for row in cells]
+
+
+def flat(text):
+    """A text as one line: what is said, wherever its lines break."""
+    return " ".join(text.split())
+
+
+def rounded(value, digits=1):
+    step = Decimal(1).scaleb(-digits)
+    return str(Decimal(str(value)).quantize(step, ROUND_HALF_UP))
+
+
+def check_date(text, title):
+    """A text must have the date of a section's measurement."""
+    date = DATE.search(section(TABLES, title))
+    assert date and date[0] in flat(text), f"{title}: the date must be {date[0]}"
+
+
+def test_the_site_gives_the_dates_of_the_tables():
+    for title in LETTERS:
+        check_date(section(SITE, title), title)
+
+
+def test_quality_is_what_the_table_says():
+    of = {row[0]: row[1:] for row in rows("Quality", "| ML-1M, without times")}
+    test, published = of["seed 0, test"], of[next(k for k in of if "published" in k)]
+    for text in (section(README, "Results"), section(SITE, "Quality")):
+        check_date(text, "Quality")
+        assert f"HR@10 {test[0]}, NDCG@10 {test[1]}" in flat(text)
+        assert re.search(
+            rf"published.*{re.escape(published[0])}\D+{re.escape(published[1])}",
+            flat(text),
+        )
+
+
+def test_one_query_takes_what_the_table_says():
+    """At a recall of .98, one query, without XLA."""
+    name, found = "", {}
+    for row in rows("Index", "| index | recall"):
+        name = row[0].replace("`", "") or name
+        if row[1] in (".98", "1"):
+            found[name] = rounded(row[2].split("/")[0].strip(), 2)
+    wanted = (
+        f"`PartitionedTopK` {found['PartitionedTopK']} ms, TFRS' `ScaNN` "
+        f"{found['TFRS ScaNN']} ms, FAISS IVF-Flat {found['FAISS IVF-Flat']} ms, TFRS' "
+        f"`BruteForce` {found['TFRS BruteForce']} ms"
+    )
+    results = flat(section(README, "Results"))
+    assert wanted in results
+    check_date(
+        results[results.index("One query over") : results.index(wanted)], "Index"
+    )
+
+
+def test_attention_is_as_fast_as_the_table_says():
+    ratios = {}
+    for row in rows("Attention", "| Keras | T | H |"):
+        speeds = [float(cell.split("=")[1]) for cell in row[3:]]
+        ratios.setdefault(row[1], []).append(speeds)
+    every = [speed for rows in ratios.values() for row in rows for speed in row]
+    training = {
+        length: [s for r in rows for s in r[1:]] for length, rows in ratios.items()
+    }
+    memory = {row[0]: row[2].split()[0] for row in rows("Attention", "| T | short |")}
+    results = flat(section(README, "Results"))
+    assert "never slower" in results and min(every) >= 1
+    low, high = rounded(min(training["200"])), rounded(max(training["200"]))
+    assert f"{low} to {high} times as fast in training at T = 200" in results
+    assert f"up to {rounded(max(training['1024']))} times at T = 1,024" in results
+    assert f"at T = 8,192 in {rounded(memory['8,192'])} GB with `block_size`" in results
+
+
+def test_explanations_are_as_faithful_as_the_tables_say():
+    means = {r[0]: r[1:] for r in rows("Explanations", "| deleted | leave-one-out")}
+    after = section(TABLES, "Explanations").split("Users for whom")[1]
+    shares = re.search(r"^\| 10 \|.*\| ([\d.]+) % \|$", after, re.M)
+    named, random = (float(means["10"][place].split()[0]) for place in (0, 3))
+    text = flat(README)
+    assert f"count {named / random:.0f} times as much as ten random ones" in text
+    assert (
+        f"those of roll-out for {100 - float(shares[1]):.0f} % of the users less"
+        in text
+    )
+    spread = re.search(
+        r"wrong ones for (\d+ to \d+ %)", section(TABLES, "Explanations")
+    )
+    assert f"wrong films for {spread[1]} of the users" in flat(SITE)
+
+
+@pytest.mark.parametrize(
+    ("picture", "title", "head"),
+    [
+        ("attention", "Attention", "| Keras | T |"),
+        ("index", "Index", "| index | recall"),
+        ("explanations", "Explanations", "| deleted |"),
+    ],
+)
+def test_pictures_are_drawn_of_the_tables(picture, title, head):
+    path = REPOSITORY / "docs" / "images" / f"{picture}.svg"
+    found = re.search("<dc:description>(.*?)</dc:description>", path.read_text("utf-8"))
+    drawn = json.loads(html.unescape(found[1])) if found else []
+    drawn = [[cell.replace("*", "") for cell in row] for row in drawn]
+    assert drawn == rows(title, head), "run `python docs/draw.py`, and look at it"
+
+
+@pytest.fixture(scope="module")
+def cold_rows():
+    path = BENCHMARKS / "_cold_rows.py"
+    spec = importlib.util.spec_from_file_location("cold_rows", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
+    cold_rows, tmp_path, monkeypatch, capsys
+):
+    def row(seed, method, value, case="cold, new", features=""):
+        place = {"date": "2000-01-02", "dataset": "films", "seed": seed}
+        hits = {"hr@10": value, "ndcg@10": value / 2, "cases": 5}
+        known = {"features": features, "seconds": 1, "settings": "{}"}
+        return {**place, "method": method, "case": case, **hits, **known}
+
+    monkeypatch.setattr(cold_rows, "TABLE", tmp_path / "rows.csv")
+    seeds = ((0, 0.4, 0.1), (1, 0.9, 0.3))
+    for seed, mine, neighbours in seeds:
+        cold_rows.append_rows(
+            [
+                row(seed, "content", mine, features="words"),
+                row(seed, "content", 0.7, features="other words"),
+                row(seed, "content neighbours", neighbours, features="words"),
+                row(seed, "popularity", 0.0),
+                row(seed, "popularity, told", 0.2),
+            ]
+        )
+    cold_rows.append_rows([row(2, "content", 0.5, features="words")])  # not yet all
+    features = {"content": "words", "content neighbours": "words", "popularity": ""}
+    cold_rows.print_summary("films", "{}", features)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("| cold, new, of the better"))
+    # 4 and 3 times, each of its own seed.
+    assert line.endswith("neighbours | 3.50 ± 0.71 / 3.50 ± 0.71 |")
+    measures = ("popularity", "content neighbours")
+    every = cold_rows.read_rows()
+    assert cold_rows.ratios(
+        [r for r in every if r["features"] != "other words"],
+        *("cold, new", "content", measures, "hr@10"),
+    ) == pytest.approx([4, 3])
+    # Nothing is a multiple of 0.
+    given = ("cold, new", "content", ("popularity",), "hr@10")
+    assert cold_rows.ratios(every, *given) == []
+
+
+def test_the_rows_that_were_measured_can_be_summed_up(cold_rows, capsys):
+    """Whatever script wrote them."""
+    every = cold_rows.read_rows()
+    assert every and set(cold_rows.KEY) <= every[0].keys()
+    first = every[0]
+    features = {
+        r["method"]: r["features"] for r in every if r["settings"] == first["settings"]
+    }
+    cold_rows.print_summary(first["dataset"], first["settings"], features)
+    out = capsys.readouterr().out
+    assert f"seeds ['{first['seed']}'" in out and "each seed's ratio" in out
