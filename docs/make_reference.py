@@ -15,7 +15,7 @@ PAGES = Path(__file__).parent / "reference"
 SOURCES = Path(__file__).parents[1] / "tfrs_selfattn"
 PACKAGES = (
     *("layers", "losses", "models", "data", "features", "evaluation", "training"),
-    *("index", "export", "explain", "client"),
+    *("index", "export", "explain", "client", "ops"),
 )
 
 
