@@ -25,6 +25,7 @@ from tfrs_selfattn.features import (
     Number,
     Text,
     Vector,
+    VectorizedText,
 )
 from tfrs_selfattn.features.events import table_of_events
 
@@ -46,6 +47,7 @@ EVENT_RAW = {
     "price": np.array([1, 2, 3, NAN, 5, 8], np.float32),
     "tags": strings("a|b", "b", "a", "", "b|c", "c"),
     "words": strings("red tea", "tea", "", "green", "green tea", "red"),
+    "note": strings("Red tea!", "", "tea", "for Ann", "tea, red", "red"),
 }
 QUERY = FeatureSet((Category("country"), Number("age"), Vector("taste")))
 EVENTS = FeatureSet(
@@ -54,6 +56,7 @@ EVENTS = FeatureSet(
         Number("price", buckets=3),
         MultiCategory("tags"),
         Text("words", buckets=16),
+        VectorizedText("note", ("tea", "red", "red tea"), ngrams=(1, 2)),
     )
 )
 NOTHING = {"country": "", "age": NAN, "taste": [0.0, 0.0]}
@@ -90,6 +93,7 @@ def asked(history, user=NOTHING, events=None):
         "price": [NAN] * width,
         "tags": [""] * width,
         "words": [""] * width,
+        "note": [""] * width,
         **(events or {}),
     }
     times = list(range(1000, 1000 + 60 * width, 60))
@@ -156,6 +160,7 @@ def test_raw_values_mean_what_they_meant_in_training(signatures, model):
         "price": some(1, 2.5, 8, -1, 99, NAN, shape=each),
         "tags": some(b"a|b", b"b|new", b"|", b"", shape=each),
         "words": some(b"Red TEA", b"blue", b"tea, tea", b"", shape=each),
+        "note": some(b"Red; TEA", b"a blue red", b"tea tea", b"", shape=each),
     }
     one = asked(history)
     inputs = {name: tf.repeat(value, size, axis=0) for name, value in one.items()}
@@ -315,11 +320,13 @@ def test_features_travel_in_examples_and_have_defaults_there(signatures):
         "price": [1.0, 8.0, NAN],
         "tags": ["a", "b|c", ""],
         "words": ["", "tea", "red"],
+        "note": ["red tea", "", "tea!"],
     }
     ids = {"history": [item.encode() for item in HISTORY]}
     times = {"timestamps": [1000, 1060, 1120], "request_time": [5000]}
     words = {
-        name: [v.encode() for v in events[name]] for name in ("kind", "tags", "words")
+        name: [value.encode() for value in events[name]]
+        for name in ("kind", "tags", "words", "note")
     }
     numbers = {"age": [33.0], "taste": user["taste"], "price": events["price"]}
     whole = example({**ids, **words, "country": [b"it"]}, times, numbers)
