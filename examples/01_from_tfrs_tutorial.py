@@ -13,7 +13,7 @@
 # into a vector, one turns a **film** into a vector, and the films whose vectors fit best
 # are recommended. Such a model knows who you are, but not what you have just seen. We
 # build it, then swap its query tower for one that reads the last 20 films with
-# self-attention. Everything else stays.
+# self-attention. All else stays: films, rows, loss, epochs and optimizer.
 
 # %% tags=["skip-execution"]
 # In Colab; skip it where the package is installed.
@@ -82,8 +82,8 @@ test = test.batch(1024)
 # %% [markdown]
 # ## Model: the tutorial
 #
-# Two embeddings, TFRS' retrieval task and the tutorial's optimizer. Only the query tower
-# is an argument, because that is what we are going to change.
+# Two embeddings and TFRS' retrieval task. Only the query tower is an argument, because
+# that is what we are going to change.
 
 # %%
 films = tf.data.Dataset.range(1, num_films + 1).map(
@@ -111,17 +111,22 @@ class FilmModel(tfrs.Model):
         )
 
 
-def fit(model, optimizer):
-    model.compile(optimizer)
+def fit(model):
+    model.compile(tf.keras.optimizers.Adam(3e-3))
     history = model.fit(train, epochs=EPOCHS, verbose=0)
     metrics = model.evaluate(test, return_dict=True, verbose=0)
     return history.history["total_loss"], metrics
 
 
 tutorial = FilmModel("user", tf.keras.layers.Embedding(num_users, 32))
-tutorial_loss, tutorial_metrics = fit(tutorial, tf.keras.optimizers.Adagrad(0.1))
+tutorial_loss, tutorial_metrics = fit(tutorial)
 
 # %% [markdown]
+# The tutorial itself has `Adagrad(0.1)`. Measured on 2026-11-27, after these 6 epochs the
+# next film was among the first ten for .024 of the users with Adagrad and for .025 with
+# Adam; for the model below .027 with Adagrad and .058 with Adam. So both get Adam, which
+# is as good for the one and better for the other.
+#
 # ## The same model, with a query tower that reads
 #
 # Here are the ten lines. The embedding turns 20 numbers into 20 vectors and marks the
@@ -137,7 +142,7 @@ query_tower = tf.keras.Sequential(
     ]
 )
 sequential = FilmModel("history", query_tower)
-sequential_loss, sequential_metrics = fit(sequential, tf.keras.optimizers.Adam(3e-3))
+sequential_loss, sequential_metrics = fit(sequential)
 
 # %% [markdown]
 # ## Before and after

@@ -92,14 +92,15 @@ print(first.path, f"verified on {first.verified} histories")
 
 # %%
 BINARY = shutil.which("tensorflow_model_server")
-GRPC, REST = "localhost:8500", "http://localhost:8501"
+PORT, REST_PORT = os.environ.get("MODEL_SERVER_PORTS", "8500,8501").split(",")
+GRPC, REST = f"localhost:{PORT}", f"http://localhost:{REST_PORT}"
 server = None
 if BINARY:
     server = subprocess.Popen(
         [
             BINARY,
-            "--port=8500",
-            "--rest_api_port=8501",
+            f"--port={PORT}",
+            f"--rest_api_port={REST_PORT}",
             "--model_name=films",
             f"--model_base_path={base}",
             "--file_system_poll_wait_seconds=1",

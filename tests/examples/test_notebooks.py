@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
+from tests.serving.model_server import STAND_IN, STOCK, can_run
 
 nbclient = pytest.importorskip("nbclient", reason="needs the extra `test`")
 nbformat = pytest.importorskip("nbformat", reason="needs the extra `test`")
@@ -87,8 +91,9 @@ def test_notebook_is_built_like_the_others(name):
     assert re.search(r"^assert ", check, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", notebooks())
-def test_notebook_runs(name, ml_100k, tmp_path, monkeypatch):
+@pytest.fixture
+def run_notebook(ml_100k, tmp_path, monkeypatch):
+    """A function that runs a notebook in a fresh kernel and returns its code cells."""
     monkeypatch.setenv("TFRS_SELFATTN_FAST", "1")
     monkeypatch.setenv("TFRS_SELFATTN_DATA", str(ml_100k))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
@@ -98,16 +103,26 @@ def test_notebook_runs(name, ml_100k, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     work = tmp_path / "work"
     work.mkdir()
-    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
-    client = nbclient.NotebookClient(
-        notebook,
-        timeout=SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": os.fspath(work)}},
-    )
-    client.execute()
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code[1:])
+
+    def run_notebook(name):
+        notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+        client = nbclient.NotebookClient(
+            notebook,
+            timeout=SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": os.fspath(work)}},
+        )
+        client.execute()
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code[1:])
+        return code
+
+    return run_notebook
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_notebook_runs(name, run_notebook):
+    code = run_notebook(name)
     pictures = [
         output
         for cell in code
@@ -115,3 +130,22 @@ def test_notebook_runs(name, ml_100k, tmp_path, monkeypatch):
         if "image/png" in output.get("data", {})
     ]
     assert pictures
+
+
+def test_the_notebook_of_servers_asks_a_server(run_notebook, tmp_path, monkeypatch):
+    """By gRPC and REST, through a refresh and a rollback; the other run had none."""
+    if not can_run():
+        pytest.skip("needs a model server, or tensorflow-serving-api to stand in")
+    if not STOCK:
+        binary = tmp_path / "bin" / "tensorflow_model_server"
+        binary.parent.mkdir()
+        binary.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
+        binary.chmod(0o755)
+        monkeypatch.setenv("PATH", str(binary.parent), prepend=os.pathsep)
+    ports = ",".join(map(str, free_ports(2)))
+    monkeypatch.setenv("MODEL_SERVER_PORTS", ports)
+    code = run_notebook("05_tensorflow_serving")
+    said = "".join(output.get("text", "") for c in code for output in c.outputs)
+    assert "is not installed here" not in said
+    assert f"POST http://localhost:{ports.split(',')[1]}/v1/models/films" in said
+    assert "version 1:" in said and "version 2:" in said
