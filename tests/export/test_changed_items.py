@@ -74,7 +74,8 @@ def vectors_of(embedding, row, tastes, price):
         encoded = FeatureEncoder(FEATURES)(raw)
         return embedding.of_content(encoded, tf.constant(["new"]))[0]
     if row + 1 >= embedding.embeddings.shape[0]:  # known by the hash of its id
-        return embedding.oov_table[bucket_of(IDS[row], embedding.oov_buckets)] + content
+        bucket = bucket_of(tf.constant([IDS[row]]), embedding.oov_buckets)
+        return tf.gather(embedding.oov_table, bucket)[0] + content
     return embedding.embeddings[row + 1] + content
 
 
