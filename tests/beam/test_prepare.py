@@ -56,21 +56,40 @@ def on_beam(events, folder, **options):
     return read_prepared(folder)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "avro"])
+# By kind of file: what is asked beside OPTIONS.
+CASES = {
+    "csv": {},
+    "parquet": {"min_item_events": 20, "validation_time": 0.7, "test_time": 0.85},
+    "avro": {"windows": "sliding", "stride": 5, "times": False, "pack": False},
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
 def test_records_are_those_of_the_engine_in_process(kind, logs, tmp_path, monkeypatch):
     monkeypatch.setattr(_blocks, "BYTES", 2000)
     monkeypatch.setattr(_blocks, "ROWS", 150)
     monkeypatch.setattr("tfrs_selfattn.beam.prepare._UNIT", 200)
     monkeypatch.setattr(_preparation, "_COMPACT_ABOVE", 100)
     events = read_events(logs / kind)
-    local = prepare_events(events, tmp_path / "local", **OPTIONS)
-    beam = on_beam(events, tmp_path / "beam", **OPTIONS)
+    options = OPTIONS | CASES[kind]
+    if kind == "parquet":
+        times = pl.read_parquet(logs / "parquet" / "*.parquet")["timestamp"]
+        for name in ("validation_time", "test_time"):
+            options[name] = int(times.quantile(options[name]))
+    local = prepare_events(events, tmp_path / "local", **options)
+    # Over what another engine has written before, of other options.
+    before = prepare_events(events, tmp_path / "beam", **OPTIONS | {"num_shards": 2})
+    content = prepared_content(before)
+    beam = on_beam(events, tmp_path / "beam", **options)
+    assert prepared_content(before) == content  # Someone may train on it still.
     assert prepared_content(beam) == prepared_content(local)
     names = {"generation", "previous"}
     counts = {n: v for n, v in local.manifest.items() if n not in names}
     assert counts == {n: v for n, v in beam.manifest.items() if n not in names}
     assert counts["beyond_newest"] >= 180  # the bot's, and a few others
     assert counts["rejected"] == (5 if kind == "csv" else 3)
+    assert (counts["rare"] > 0) == (kind == "parquet")
+    assert counts["validation"] + counts["test"] > 0
 
     def letters(log):
         folder = log.data / "rejected"
