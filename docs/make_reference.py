@@ -19,6 +19,10 @@ PACKAGES = (
 )
 
 
+# Classes with methods that stand in a private base.
+INHERITING = {"index"}
+
+
 def pages() -> dict[str, str]:
     """The text of each page, by file name."""
     return {file_of(name): page(name) for name in PACKAGES}
@@ -42,6 +46,8 @@ def page(name: str) -> str:
         path = f"tfrs_selfattn.{name}.{module}"
         # A module may be public itself, such as `presets`.
         lines += ["", f"::: {path}" + ("" if module == public else f".{public}")]
+        if name in INHERITING:
+            lines += ["    options:", "      inherited_members: true"]
     return "\n".join(lines) + "\n"
 
 

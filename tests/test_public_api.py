@@ -1,7 +1,8 @@
 """The public names: listed in a golden file, documented, and documented truly.
 
 Public is what the `__all__` of the package and of its subpackages lists, with the
-methods and properties that those classes define themselves.
+methods and properties that those classes define themselves, or have from a base that
+holds what users call.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 import tfrs_selfattn
 
+BASES = {"tfrs_selfattn.index._base"}
 GETTERS = (property, functools.cached_property)
 
 
@@ -39,6 +41,15 @@ def resolved(owner, name):
         return error
 
 
+def members_of(cls):
+    """What a class, and a base that is no more than a part of it, define by name."""
+    members = {}
+    for base in reversed(cls.__mro__):
+        if base is cls or base.__module__ in BASES:
+            members |= vars(base)
+    return members
+
+
 def public(owner, path):
     """Yields (dotted name, object) of all that `owner` offers."""
     for name in sorted(names_of(owner)):
@@ -47,11 +58,14 @@ def public(owner, path):
         if isinstance(value, types.ModuleType):
             yield from public(value, f"{path}.{name}")
         elif inspect.isclass(value):
-            for own, member in sorted(vars(value).items()):
+            for own, member in sorted(members_of(value).items()):
                 if own[0] != "_" and isinstance(member, GETTERS):
                     yield f"{path}.{name}.{own}", member
                 elif own[0] != "_" and callable(getattr(value, own)):
-                    yield f"{path}.{name}.{own}", getattr(value, own)
+                    called = getattr(value, own)
+                    # A `tf.function` stands for what it was made of.
+                    called = getattr(called, "python_function", called)
+                    yield f"{path}.{name}.{own}", called
 
 
 PUBLIC = dict(public(tfrs_selfattn, "tfrs_selfattn"))
@@ -113,8 +127,11 @@ def test_the_public_api_is_the_one_on_file(assert_golden):
 def overrides(name):
     """Whether a base class names this member too, and so says what it is for."""
     owner, _, member = name.rpartition(".")
-    bases = PUBLIC[owner].__mro__[1:] if inspect.isclass(PUBLIC.get(owner)) else ()
-    return member in KERAS_PROTOCOL or any(member in vars(base) for base in bases)
+    if member in KERAS_PROTOCOL or not inspect.isclass(PUBLIC.get(owner)):
+        return member in KERAS_PROTOCOL
+    own = members_of(PUBLIC[owner])[member]
+    bases = PUBLIC[owner].__mro__[1:]
+    return any(vars(base).get(member, own) is not own for base in bases)
 
 
 def has_docstring(name):

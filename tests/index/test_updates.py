@@ -139,6 +139,32 @@ def test_integers_as_identifiers():
     index.remove([0, 1, 2, 99])
     found = index(vectors(1, 2))[1].numpy()
     assert found.dtype == np.int32 and not {0, 1, 2} & set(found[0])
+    index.remove(np.array([2**32 + 5], np.int64))  # Not the same as 5.
+    assert index.drift().size == 48
+    with pytest.raises(ValueError, match=r"must fit int32.*: 4294967301.*int64"):
+        index.add(vectors(1, 2), np.array([2**32 + 5], np.int64))
+
+
+@pytest.mark.parametrize(("new", "kept"), [([50, 51], False), ([51, 50], True)])
+def test_rows_are_called_by_their_numbers_as_long_as_they_can(new, kept):
+    candidates = vectors(52, 1)
+    index = PartitionedTopK(k=52, num_leaves=5).index(candidates[:50])
+    index.remove([3, 99])
+    queries = candidates[[3, *new]]
+    assert 3 not in index(queries)[1].numpy()
+    assert 3 not in index.query_among(queries, [[3, 7, 99]] * 3)[1].numpy()
+    assert len(index.get_weights()) == 5  # neither identifiers nor what finds them
+    index.add(candidates[[3, *new]], [3, *new])
+    assert len(index.get_weights()) == (8 if kept else 5)
+    exact = ExactTopK(k=52).index(candidates)
+    lists = [[3, 51, 7], [50, -1, 60], [2**31 - 1, 9, 9]]
+    for method in ("query_with_exclusions", "query_among"):
+        np.testing.assert_array_equal(
+            getattr(index, method)(queries, lists)[1],
+            getattr(exact, method)(queries, lists)[1],
+        )
+    index.remove(new)
+    assert index.drift().size == 50
 
 
 def test_errors_of_updates():
@@ -185,8 +211,29 @@ def test_tune_tries_leaves_and_reordering():
     assert again == done  # nothing in it depends on the machine or on the past
 
 
+def test_tune_compares_with_the_candidates_if_it_is_given_them():
+    candidates = vectors(1_000, 1)
+    options = {"quantization": "int8", "training_iterations": 2}
+    index = PartitionedTopK(k=K, **options).index(candidates)
+    flattered = index.tune(QUERIES, 1.0, num_leaves="auto")
+    assert flattered.chosen.recall == 1  # of what rounding left
+    assert {point.num_leaves for point in flattered.curve} == {15, 31, 62}
+    honest = index.tune(QUERIES, 1.0, num_leaves=[31], candidates=candidates)
+    assert 0.9 < honest.chosen.recall < 1  # seen: .945
+    index.index(candidates)
+    exact = ExactTopK(k=K).index(candidates)
+    best, found = exact(QUERIES)[1].numpy(), index(QUERIES)[1].numpy()
+    hits = [len(set(a) & set(b)) for a, b in zip(found, best, strict=True)]
+    assert sum(hits) / best.size == pytest.approx(honest.chosen.recall)
+
+
 def test_errors_of_tune():
     index = build(vectors(60, 1), names(0, 60), 4)
+    with pytest.raises(ValueError, match=r"`num_leaves` must be one of 'auto'.*many"):
+        index.tune(QUERIES, 0.9, num_leaves="many")
+    for candidates in (vectors(61, 1), vectors(60, 1)[:, 1:]):
+        with pytest.raises(ValueError, match=r"in their order: 60 of width 7.*Leave"):
+            index.tune(QUERIES, 0.9, candidates=candidates)
     with pytest.raises(ValueError, match=r"`target_recall` must be above 0.*=1.5"):
         index.tune(QUERIES, 1.5)
     with pytest.raises(ValueError, match=r"`queries` must be embeddings.*interest"):

@@ -10,8 +10,11 @@ from __future__ import annotations
 from tfrs_selfattn._lazy import lazy_exports
 
 _EXPORTS = {
+    "Drift": "updates",
     "ExactTopK": "exact",
     "PartitionedTopK": "partitioned",
+    "Tuning": "tuning",
+    "TuningPoint": "tuning",
 }
 
 __all__ = sorted(_EXPORTS)

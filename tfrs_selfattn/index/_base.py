@@ -36,7 +36,9 @@ class CandidateIndex(factorized_top_k.TopK, abc.ABC):  # type: ignore[misc]
 
     # The variables of an index, in the order in which files hold them; each is the
     # attribute of that name with an underscore before it, None until there is one.
+    # These stay None where identifiers are the rows' numbers.
     _STATE: tuple[str, ...] = ("identifiers", "keys", "rows")
+    _identifiers: tf.Variable | None
 
     def __init__(
         self,
@@ -75,6 +77,11 @@ class CandidateIndex(factorized_top_k.TopK, abc.ABC):  # type: ignore[misc]
     @abc.abstractmethod
     def _width(self) -> int | None:
         """D, or None while there are no candidates."""
+
+    @property
+    def _names_dtype(self) -> tf.DType:
+        """The dtype of the identifiers."""
+        return tf.int32 if self._identifiers is None else self._identifiers.dtype
 
     def index(self: _Self, candidates: Any, identifiers: Any = None) -> _Self:
         """Takes in the candidates, in place of any it held before.
@@ -198,7 +205,12 @@ class CandidateIndex(factorized_top_k.TopK, abc.ABC):  # type: ignore[misc]
             queries = self.query_model(queries)
         rows = {name: self._rows_of(listed) for name, listed in lists.items()}
         scores, found = self.search_rows(queries, k, **rows)
-        return scores, naming.name_rows(found, tf.convert_to_tensor(self._identifiers))
+        return scores, self._names_of(found)
+
+    def _names_of(self, rows: tf.Tensor) -> tf.Tensor:
+        held = self._identifiers
+        names = None if held is None else tf.convert_to_tensor(held)
+        return naming.name_rows(rows, names)
 
     def _checked_queries(self, queries: Any) -> tf.Tensor:
         queries, width = tf.convert_to_tensor(queries), self._width
@@ -221,14 +233,15 @@ class CandidateIndex(factorized_top_k.TopK, abc.ABC):  # type: ignore[misc]
     def _rows_of(self, listed: tf.Tensor) -> tf.Tensor | None:
         if self._width is None:
             return None  # an error follows
-        identifiers = tf.convert_to_tensor(self._identifiers)
-        listed = tf.convert_to_tensor(listed)
-        if (listed.dtype == tf.string) != (identifiers.dtype == tf.string):
+        listed, dtype = tf.convert_to_tensor(listed), self._names_dtype
+        if (listed.dtype == tf.string) != (dtype == tf.string):
             raise ValueError(
                 "Exclusions and allow-lists must hold identifiers of the index, which "
-                f"are {identifiers.dtype.name}. Received: {listed.dtype.name}. "
-                "Convert them."
+                f"are {dtype.name}. Received: {listed.dtype.name}. Convert them."
             )
+        if self._identifiers is None:
+            return naming.rows_by_number(listed)
+        identifiers = tf.convert_to_tensor(self._identifiers)
         keys, rows = tf.convert_to_tensor(self._keys), tf.convert_to_tensor(self._rows)
         return naming.find_rows(listed, identifiers, keys, rows)
 

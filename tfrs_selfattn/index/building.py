@@ -7,16 +7,19 @@ while `LeafStatistics` sees them go by.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfrs_selfattn.index import kmeans, placement, sources
+from tfrs_selfattn.index.quantization import dimension_scales
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 Ints: TypeAlias = "npt.NDArray[np.int32]"
 
+_FORMS = {None: tf.float32, "bfloat16": tf.bfloat16, "int8": tf.int8}
 # Slots for 108 where there are 100 candidates: room for leaves of unequal size and for
 # new candidates. Less makes more of them strays, more is memory and time for nothing.
 SLACK = 1.08
@@ -122,6 +125,37 @@ def lay_out(
 def prepared(block: Floats, cosine: bool) -> Floats:
     """A block as it is stored: scaled to length 1 where cosines are wanted."""
     return sources.unit(block) if cosine else block
+
+
+def room_for(
+    source: sources.Source,
+    leaves: tuple[int, int],
+    *,
+    quantization: str | None,
+    originals: str | None,
+    cosine: bool,
+) -> dict[str, npt.NDArray[Any]]:
+    """Zeros for the vectors of candidates in all their forms, and the scales of int8.
+
+    Args:
+        source: the candidates.
+        leaves: L, and the slots of each.
+        quantization: None, `"bfloat16"` or `"int8"`. The form in leaves.
+        originals: dtype of what to reorder by, None for none.
+        cosine: bool. Whether candidates count with length 1.
+    """
+    width = source.width
+    room = {"vectors": sources.blank((*leaves, width), _FORMS[quantization])}
+    if originals is not None:
+        dtype = tf.as_dtype(originals)
+        room["originals"] = sources.blank((source.size, width), dtype)
+    if quantization == "int8":
+        largest = np.zeros(width, np.float32)
+        for block in source.blocks():
+            largest = np.maximum(largest, np.abs(prepared(block, cosine)).max(axis=0))
+        room["scales"] = sources.blank((width,), tf.float32)
+        room["scales"][:] = dimension_scales(largest)
+    return room
 
 
 class LeafStatistics:

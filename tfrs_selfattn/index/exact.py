@@ -77,16 +77,11 @@ class ExactTopK(CandidateIndex):
         return None if self._candidates is None else self._candidates.shape[1]
 
     def _take_in(self, source: sources.Source) -> None:
-        keys, rows = naming.sorted_keys(source.identifiers)
+        names = naming.kept(source.identifiers)
         candidates = sources.whole(source)
         if self.distance_measure == "cosine":
             candidates[:] = sources.unit(candidates)
-        self._store(
-            candidates=sources.adopted(candidates, tf.float32),
-            identifiers=source.identifiers,
-            keys=keys,
-            rows=rows,
-        )
+        self._store(candidates=sources.adopted(candidates, tf.float32), **names)
 
     def _search_rows(
         self,

@@ -4,7 +4,8 @@ A sorted list of keys and a binary search, both over plain variables: no lookup 
 to initialize, nothing of the catalogue's size in the graph, and one form for
 checkpoints, SavedModels and servers. For integers the key is the identifier; for
 strings it is a 63-bit fingerprint, and the identifier itself is compared after the
-search, so that an unknown string never passes for a known one.
+search, so that an unknown string never passes for a known one. Where identifiers are
+the numbers of the rows, as they are by default, there is nothing to keep.
 
 Shape alphabet: N candidates, B users, E identifiers a user.
 """
@@ -79,6 +80,27 @@ def sorted_keys(identifiers: tf.Tensor) -> tuple[np.ndarray[Any, Any], ...]:
     return keys, order
 
 
+def kept(identifiers: tf.Tensor) -> dict[str, Any]:
+    """Checks the identifiers of a catalogue; gives what an index keeps of them.
+
+    Args:
+        identifiers: string, int32 or int64 `[N]`.
+
+    Returns:
+        `identifiers`, and `keys` and `rows` as `sorted_keys` gives them; nothing where
+        the identifier of each row is its number, in int32.
+
+    Raises:
+        ValueError: as `sorted_keys` does.
+    """
+    if identifiers.dtype == tf.int32:
+        numbers = np.arange(len(identifiers), dtype=np.int32)
+        if np.array_equal(identifiers.numpy(), numbers):
+            return {}
+    keys, rows = sorted_keys(identifiers)
+    return {"identifiers": identifiers, "keys": keys, "rows": rows}
+
+
 def _shown(name: Any) -> str:
     return (
         repr(name.decode("utf-8", "replace")) if isinstance(name, bytes) else f"{name}"
@@ -113,8 +135,24 @@ def find_rows(
     return tf.reshape(found, tf.shape(wanted))
 
 
-def name_rows(rows: tf.Tensor, identifiers: tf.Tensor) -> tf.Tensor:
-    """The identifiers of rows, and the padding identifier for row -1."""
+def rows_by_number(wanted: tf.Tensor) -> tf.Tensor:
+    """`find_rows` where rows are called by their numbers.
+
+    Int32 `[B, E]`; also numbers of rows that an index does not have, which its search
+    ignores.
+    """
+    wanted = tf.cast(wanted, tf.int64)
+    possible = tf.logical_and(wanted >= 0, wanted <= tf.int32.max)
+    return tf.cast(tf.where(possible, wanted, PADDING_ROW), tf.int32)
+
+
+def name_rows(rows: tf.Tensor, identifiers: tf.Tensor | None) -> tf.Tensor:
+    """The identifiers of rows, and the padding identifier for row -1.
+
+    None stands for identifiers that are the rows' numbers.
+    """
+    if identifiers is None:
+        return rows  # the padding identifier of integers is -1 as well
     names = tf.gather(identifiers, tf.maximum(rows, 0))
     padding = tf.constant(padding_identifier(identifiers.dtype), identifiers.dtype)
     return tf.where(rows == PADDING_ROW, padding, names)

@@ -19,7 +19,6 @@ require_legacy_keras("tfrs_selfattn.index.PartitionedTopK")
 
 from tfrs_selfattn.index import (  # noqa: E402
     building,
-    quantization,
     recall,
     sources,
     tuning,
@@ -33,8 +32,6 @@ from tfrs_selfattn.ops.leaf_search import (  # noqa: E402
     leaf_search,
     row_vectors,
 )
-
-_FORMS = {None: tf.float32, "bfloat16": tf.bfloat16, "int8": tf.int8}
 
 
 @register
@@ -76,7 +73,9 @@ class PartitionedTopK(CandidateIndex):
             XLA enabled (`--xla_cpu_compilation_enabled`). Defaults to `False`: no
             attribute of XLA anywhere.
         seed: int. The same seed, arguments and candidates give the same index, byte
-            for byte. Defaults to `0`.
+            for byte, from a matrix, a file or a dataset of any batches and with any
+            number of threads; on one kind of processor and version of TensorFlow,
+            which decide how products are summed. Defaults to `0`.
         name: str or None. Name of the layer. Defaults to `None`.
         dimensions_per_block, parallelize_batch_searches: taken so that arguments of
             `ScaNN` work; without effect.
@@ -91,7 +90,15 @@ class PartitionedTopK(CandidateIndex):
 
     Serving: stock TF ops only; candidates and identifiers are variables, so the graph
     does not grow with N. Saved by `tf.saved_model.save`, checkpoints and as `.keras`,
-    and restored with all its candidates.
+    and restored with all its candidates; a checkpoint into an index of as many
+    candidates and the same kind of identifiers.
+
+    Memory: with slots for 108 % of the candidates, 4.3 D bytes a candidate of float32
+    leaves, 2.2 D of bfloat16 and 1.1 D of int8; as much again with `spill`; 4 D or 2 D
+    of originals to reorder by; 8 bytes of numbers, and 12 and the identifiers
+    themselves unless these are 0..N-1 in int32, as by default. So int8 alone takes
+    .31 of the float32 matrix of a million candidates of 64 dimensions, and no form
+    with originals can be under .5.
 
     Example:
 
@@ -123,6 +130,7 @@ class PartitionedTopK(CandidateIndex):
     _centers: tf.Variable | None
     _members: tf.Variable | None
     _slots: tf.Variable | None
+    _originals: tf.Variable | None
 
     def __init__(
         self,
@@ -178,6 +186,13 @@ class PartitionedTopK(CandidateIndex):
         )
         return stored and self._num_probes(self._k) >= self._members.shape[0]
 
+    def original_candidates(self) -> tf.Variable | None:
+        """The variable `[N, D]` of candidates to reorder by, None where there is none.
+
+        In `reordering_dtype`, with length 1 where cosines are wanted.
+        """
+        return self._originals
+
     def vectors_of(self, rows: tf.Tensor) -> tf.Tensor:
         """The candidates float32 `[..., D]` in these rows, zeros for row -1.
 
@@ -191,7 +206,8 @@ class PartitionedTopK(CandidateIndex):
         target_recall: float,
         *,
         k: int | None = None,
-        num_leaves: Sequence[int] = (),
+        num_leaves: Sequence[int] | str = (),
+        candidates: Any = None,
     ) -> tuning.Tuning:
         """Sets how much is searched so that a recall is reached on these queries.
 
@@ -199,17 +215,25 @@ class PartitionedTopK(CandidateIndex):
         that reaches the target and looks at least. A target that no setting reaches
         sets the search of everything.
 
+        The search of everything is by the best vectors that the index holds. Where
+        these are rounded (int8 or bfloat16 without reordering from float32), what
+        rounding loses does not count, unless `candidates` are given.
+
         Args:
             queries: float `[B, D]`, such as are to be expected; a few hundred do.
             target_recall: float in (0, 1].
             k: int or None. Recall of how many. Defaults to the index's own.
             num_leaves: numbers of leaves to try, which builds the index anew for each
-                and for the best again. Defaults to none: the leaves stay.
+                and for the best again; `"auto"` for half the default, the default and
+                twice that. Defaults to none: the leaves stay.
+            candidates: float `[N, D]` or None. What the index was built from, in the
+                same order, to compare with and to build anew from. Defaults to `None`:
+                the best vectors at hand.
 
         Returns:
             `Tuning`: the curve, and which point of it was chosen.
         """
-        return tuning.tune(self, queries, target_recall, k, num_leaves)
+        return tuning.tune(self, queries, target_recall, k, num_leaves, candidates)
 
     def add(self, candidates: Any, identifiers: Any) -> None:
         """Adds candidates; those whose identifier is known already are replaced.
@@ -284,7 +308,7 @@ class PartitionedTopK(CandidateIndex):
         )
 
     def _take_in(self, source: sources.Source) -> None:
-        keys, rows = naming.sorted_keys(source.identifiers)
+        names = naming.kept(source.identifiers)
         num_leaves = self.num_leaves or building.default_num_leaves(source.size)
         num_leaves = min(num_leaves, source.size)
         cosine = self.distance_measure == "cosine"
@@ -296,12 +320,18 @@ class PartitionedTopK(CandidateIndex):
             iterations=self.training_iterations,
             seed=self.seed,
         )
-        identifiers = source.identifiers
         slots, capacity = layout.slots, layout.capacity
-        members = np.full(num_leaves * capacity, -1, np.int32)
+        members = sources.blank((num_leaves * capacity,), tf.int32)
+        members[:] = -1
         for way in range(self._ways):
             members[slots[:, way]] = np.arange(source.size, dtype=np.int32)
-        stored = self._stored(source, num_leaves, capacity)
+        stored = building.room_for(
+            source,
+            (num_leaves, capacity),
+            quantization=self.quantization,
+            originals=self.reordering_dtype if self._keeps_originals else None,
+            cosine=cosine,
+        )
         statistics = building.LeafStatistics(num_leaves, source.width)
         start = 0
         for block in source.blocks():
@@ -312,39 +342,16 @@ class PartitionedTopK(CandidateIndex):
             start = part.stop
         self._store(
             centers=statistics.centers(),
-            members=members.reshape(num_leaves, capacity),
+            members=sources.adopted(members.reshape(num_leaves, capacity), tf.int32),
             slots=slots,
             record=np.zeros(2, np.float32),
-            identifiers=identifiers,
-            keys=keys,
-            rows=rows,
+            **names,
             **{
                 name: sources.adopted(array, tf.as_dtype(array.dtype))
                 for name, array in stored.items()
             },
         )
         updates.record_recall(self)
-
-    def _stored(
-        self, source: sources.Source, num_leaves: int, capacity: int
-    ) -> dict[str, Any]:
-        """Room for the vectors in all their forms, and the scales of int8."""
-        width = source.width
-        stored: dict[str, Any] = {}
-        if self.quantization == "int8":
-            largest = np.zeros(width, np.float32)
-            for block in source.blocks():
-                block = building.prepared(block, self.distance_measure == "cosine")
-                largest = np.maximum(largest, np.abs(block).max(axis=0))
-            stored["scales"] = sources.blank((width,), tf.float32)
-            stored["scales"][:] = quantization.dimension_scales(largest)
-        stored["vectors"] = sources.blank(
-            (num_leaves, capacity, width), _FORMS[self.quantization]
-        )
-        if self._keeps_originals:
-            dtype = tf.as_dtype(self.reordering_dtype)
-            stored["originals"] = sources.blank((source.size, width), dtype)
-        return stored
 
     def _set(self, num_leaves_to_search: int, reordered: int | None) -> None:
         """Takes a setting that `tune` found."""
@@ -353,13 +360,18 @@ class PartitionedTopK(CandidateIndex):
         self._reset_tf_function_cache()
         updates.record_recall(self)
 
-    def _rebuild(self, num_leaves: int) -> None:
-        """Builds the index anew from what it holds, with another number of leaves."""
-        rows = recall.used_rows(self)
-        identifiers = tf.gather(tf.convert_to_tensor(self._identifiers), rows)
-        candidates = self.vectors_of(tf.constant(rows)).numpy()
-        self.num_leaves = check_positive_int("num_leaves", num_leaves)
-        self._index(sources.as_source(candidates, identifiers))
+    def _rebuild(self, num_leaves: int, source: sources.Source | None) -> None:
+        """Builds the index anew, with another number of leaves.
+
+        From the vectors of `source`, which are those of its rows, or what it holds.
+        """
+        rows = tf.constant(recall.used_rows(self), tf.int32)
+        identifiers = self._names_of(rows)
+        if source is None:
+            source = sources.as_source(self.vectors_of(rows).numpy(), identifiers)
+        source.identifiers = identifiers
+        self.num_leaves = num_leaves
+        self._index(source)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_selfattn.index import kmeans
+from tfrs_selfattn.index import kmeans, sources
 from tfrs_selfattn.ops.top_k import blocks_top_k
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
@@ -25,7 +25,7 @@ Rows: TypeAlias = "npt.NDArray[np.int64]"
 
 _CHOICES = 8
 _BLOCK = 64  # leaves; twice as fast as one level over 8,000 of them
-_SCORES = 4_000_000  # that are held at once, 16 MB
+_SCORES = 2_000_000  # that are held at once, 8 MB
 _ROUNDS = 30
 _BLOCK_ROWS = 65_536
 _SEARCHES = 8  # for room, by those whose nearest leaves are full
@@ -85,8 +85,8 @@ def choices_of(
     table = tf.constant(_with_costs(centers, group))
     sizes = tf.constant(count), tf.constant(group)
     step = max(256, _SCORES // len(table))
-    distances = np.empty([size, count], np.float32)
-    choices = np.empty([size, count], np.int32)
+    distances = sources.blank((size, count), tf.float32)
+    choices = sources.blank((size, count), tf.int32)
     done = 0
     for block in blocks:
         for start in range(0, len(block), step):

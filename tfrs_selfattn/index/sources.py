@@ -6,6 +6,7 @@ copy of a large catalogue. The checks of candidates and identifiers are here.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -30,7 +31,11 @@ class Source(Protocol):
     identifiers: tf.Tensor
 
     def blocks(self) -> Iterator[Floats]:
-        """The candidates in order, float32 `[rows, D]` at a time, all finite."""
+        """The candidates in order, float32 `[rows, D]` at a time, all finite.
+
+        Blocks of `BLOCK_ROWS` rows, whatever they come from: sums over them, and with
+        them an index, are then the same to the last bit.
+        """
 
 
 class Matrix:
@@ -96,13 +101,23 @@ class Dataset:
         self.identifiers = tf.concat(names, 0) if names else tf.range(self.size)
 
     def blocks(self) -> Iterator[Floats]:
-        start = 0
+        block = np.empty([min(BLOCK_ROWS, self.size), self.width], np.float32)
+        start, filled = 0, 0
         for batch in self._dataset:
             rows = (batch[1] if self._named else batch).numpy()
             if rows.shape[1] != self.width or start + len(rows) > self.size:
                 break
-            yield _checked_block(rows, start)
+            rows = _checked_block(rows, start)
             start += len(rows)
+            while len(rows):
+                part = rows[: len(block) - filled]
+                block[filled : filled + len(part)] = part
+                filled, rows = filled + len(part), rows[len(part) :]
+                if filled == len(block):
+                    yield block
+                    block, filled = np.empty_like(block), 0
+        if filled:
+            yield block[:filled]
         if start != self.size:
             raise ValueError(
                 "`candidates` must yield the same batches each time it is read. "
@@ -138,10 +153,18 @@ def rows_of(source: Source, chosen: npt.NDArray[np.int64]) -> Floats:
 
 
 def blank(shape: tuple[int, ...], dtype: tf.DType) -> npt.NDArray[Any]:
-    """Zeros that `adopted` can make a tensor of."""
+    """Zeros that `adopted` can make a tensor of.
+
+    In pages of their own, which go back to the system as soon as nobody holds them. An
+    allocator keeps what it is given back, and a catalogue is large.
+    """
     form = np.dtype(dtype.as_numpy_dtype)
     size = int(np.prod(shape)) * form.itemsize
-    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    if hasattr(mmap, "MAP_ANONYMOUS"):
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = np.frombuffer(mmap.mmap(-1, max(size, 1), flags=flags), np.uint8)
+    else:  # Windows
+        memory = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     result: npt.NDArray[Any] = memory[start : start + size].view(form).reshape(shape)
     return result

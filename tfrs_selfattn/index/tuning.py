@@ -1,8 +1,9 @@
 """How much an index has to look at to reach a recall: measured, not guessed.
 
-Recall is counted against a search of everything, on the caller's queries. The cost that
-settings are compared by is a count of elements, so that the same data gives the same
-choice on any machine; `benchmarks/index.py` measures times.
+Recall is counted against a search of everything, on the caller's queries: over the
+candidates if they are given, else over the best vectors that the index holds. The cost
+that settings are compared by is a count of elements, so that the same data gives the
+same choice on any machine; `benchmarks/index.py` measures times.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_positive_int
-from tfrs_selfattn.index import recall
+from tfrs_selfattn._checks import check_choice, check_positive_int
+from tfrs_selfattn.index import building, recall, sources
+from tfrs_selfattn.ops.top_k import PADDING_ROW, exact_search
 
 _REORDERED = (1, 2, 4, 8)  # times k
 
@@ -54,7 +56,8 @@ def tune(
     queries: Any,
     target_recall: float,
     k: int | None,
-    num_leaves: Sequence[int],
+    num_leaves: Sequence[int] | str,
+    candidates: Any,
 ) -> Tuning:
     """See `PartitionedTopK.tune`."""
     recall.check_filled(index, "tuned")
@@ -70,27 +73,71 @@ def tune(
             "`queries` must be embeddings [queries, width], at least one. Received: "
             f"shape {tuple(queries.shape)}. Pass each interest as a query of its own."
         )
+    counts = _leaf_counts(index, num_leaves)
+    source = None if candidates is None else _source_of(index, candidates)
+    best = None if source is None else _exact(index, source, queries, k)
     curve = []
-    counts = list(num_leaves) or [int(index._members.shape[0])]
-    for count in counts:
-        if num_leaves:
-            index._rebuild(count)
-        curve += _curve(index, queries, target_recall, k)
+    for count in counts or [int(index._members.shape[0])]:
+        if counts:
+            index._rebuild(count, source)
+        curve += _curve(index, queries, target_recall, k, best)
     curve.sort(key=lambda point: (point.cost, -point.recall))
     reached = [point for point in curve if point.recall >= target_recall]
     chosen = reached[0] if reached else max(curve, key=lambda point: point.recall)
     if index._members.shape[0] != chosen.num_leaves:
-        index._rebuild(chosen.num_leaves)
+        index._rebuild(chosen.num_leaves, source)
     index._set(chosen.num_leaves_to_search, chosen.num_reordering_candidates)
     return Tuning(curve, chosen)
 
 
+def _leaf_counts(index: Any, num_leaves: Sequence[int] | str) -> list[int]:
+    """The numbers of leaves to build and compare; none to keep what there is."""
+    if not isinstance(num_leaves, str):
+        return [check_positive_int("num_leaves", count) for count in num_leaves]
+    check_choice("num_leaves", num_leaves, ("auto",), "Or pass numbers of leaves.")
+    size = len(recall.used_rows(index))
+    usual = building.default_num_leaves(size)
+    return sorted({min(max(1, n), size) for n in (usual // 2, usual, 2 * usual)})
+
+
+def _source_of(index: Any, candidates: Any) -> sources.Source:
+    """The candidates of an index, row by row, as they were before it rounded them."""
+    source = sources.as_source(candidates, None)
+    held = len(recall.used_rows(index)), index._slots.shape[0]
+    if (source.size, source.width) != (held[0], index._width) or held[0] != held[1]:
+        raise ValueError(
+            "`candidates` must be those that the index was built from, in their order: "
+            f"{held[0]} of width {index._width}. Received: shape "
+            f"{(source.size, source.width)}. Leave them out where candidates were "
+            "added or removed since, or build the index anew."
+        )
+    return source
+
+
+def _exact(index: Any, source: sources.Source, queries: tf.Tensor, k: int) -> Any:
+    """The rows `[B, k]` of the highest products, -1 where there are fewer."""
+    scores = tf.fill([len(queries), k], float("-inf"))
+    rows = tf.fill([len(queries), k], PADDING_ROW)
+    start = 0
+    for block in source.blocks():
+        block = building.prepared(block, index.distance_measure == "cosine")
+        found = exact_search(queries, tf.constant(block), min(k, len(block)))
+        scores = tf.concat([scores, found[0]], axis=1)
+        real = tf.where(found[1] < 0, PADDING_ROW, found[1] + start)
+        rows = tf.concat([rows, real], axis=1)
+        scores, place = tf.math.top_k(scores, k)
+        rows = tf.gather(rows, place, batch_dims=1)
+        start += len(block)
+    return rows.numpy()
+
+
 def _curve(
-    index: Any, queries: tf.Tensor, target_recall: float, k: int
+    index: Any, queries: tf.Tensor, target_recall: float, k: int, best: Any
 ) -> list[TuningPoint]:
     """Points of rising cost, up to the first that reaches the target."""
     num_leaves, capacity = (int(size) for size in index._members.shape)
-    best = recall.answers(index, queries, k, num_leaves)
+    if best is None:
+        best = recall.answers(index, queries, k, num_leaves)
     points = []
     for reordered in _reorder_counts(index, k):
         for probes in _probe_counts(num_leaves):

@@ -110,20 +110,20 @@ def add(index: Any, candidates: Any, identifiers: Any) -> None:
     }
     write(stored, rows, slots, vectors)
     index._assign(**stored)
-    held = index._identifiers.numpy()
-    held[rows] = names.numpy()
-    _finish(index, held, np.unique(slots // index._members.shape[1]), len(rows))
+    _rename(index, rows, names.numpy())
+    _finish(index, np.unique(slots // index._members.shape[1]), len(rows))
 
 
 def remove(index: Any, identifiers: Any) -> None:
     """Removes candidates; see `PartitionedTopK.remove`."""
     recall.check_filled(index, "changed")
-    rows = np.unique(_find(index, _own_type(index, tf.convert_to_tensor(identifiers))))
+    identifiers = tf.convert_to_tensor(identifiers)
+    _check_kind(index, identifiers)
+    rows = np.unique(_find(index, identifiers))
     rows = rows[rows >= 0]
     touched = _forget(index, rows)
-    held = index._identifiers.numpy()
-    held[rows] = naming.padding_identifier(index._identifiers.dtype)
-    _finish(index, held, touched, len(rows))
+    _rename(index, rows, None)
+    _finish(index, touched, len(rows))
 
 
 def write(stored: dict[str, Any], rows: Any, slots: Ints, vectors: Floats) -> None:
@@ -144,24 +144,36 @@ def write(stored: dict[str, Any], rows: Any, slots: Ints, vectors: Floats) -> No
         stored["vectors"][leaf, place] = values
 
 
-def _own_type(index: Any, identifiers: tf.Tensor) -> tf.Tensor:
-    dtype = index._identifiers.dtype
+def _check_kind(index: Any, identifiers: tf.Tensor) -> None:
+    dtype = index._names_dtype
     if (identifiers.dtype == tf.string) != (dtype == tf.string):
         raise ValueError(
             f"`identifiers` must be {dtype.name}, as those of the index are. Received: "
             f"{identifiers.dtype.name}. Convert them."
         )
-    return identifiers if dtype == tf.string else tf.cast(identifiers, dtype)
+
+
+def _own_type(index: Any, identifiers: tf.Tensor) -> tf.Tensor:
+    _check_kind(index, identifiers)
+    dtype = index._names_dtype
+    if dtype == tf.string:
+        return identifiers
+    own = tf.cast(identifiers, dtype)
+    wrong = tf.boolean_mask(identifiers, tf.cast(own, identifiers.dtype) != identifiers)
+    if len(wrong):
+        raise ValueError(
+            f"`identifiers` must fit {dtype.name}, which those of the index are. "
+            f"Received: {wrong[0]}. Build the index with int64 identifiers."
+        )
+    return own
 
 
 def _find(index: Any, identifiers: tf.Tensor) -> Ints:
-    found = naming.find_rows(
-        identifiers[tf.newaxis],
-        tf.convert_to_tensor(index._identifiers),
-        tf.convert_to_tensor(index._keys),
-        tf.convert_to_tensor(index._rows),
-    )
-    rows: Ints = np.array(found[0])
+    """The row of each identifier, -1 for those that the index does not hold."""
+    rows: Ints = np.array(index._rows_of(identifiers[tf.newaxis])[0])
+    used = index._slots.numpy()[:, 0] >= 0
+    possible = (rows >= 0) & (rows < len(used))
+    rows[~possible | ~used[np.where(possible, rows, 0)]] = -1
     return rows
 
 
@@ -191,7 +203,7 @@ def _make_room(index: Any, vectors: Floats, missing_rows: int) -> None:
         more_rows = max(missing_rows, total - index._slots.shape[0])
     if not more_leaves and not more_rows:
         return
-    nothing = naming.padding_identifier(index._identifiers.dtype)
+    nothing = naming.padding_identifier(index._names_dtype)
     grown = {
         "centers": (more_leaves, 0),
         "vectors": (more_leaves, 0),
@@ -202,17 +214,12 @@ def _make_room(index: Any, vectors: Floats, missing_rows: int) -> None:
         "keys": (more_rows, 0),
         "rows": (more_rows, 0),
     }
-    values = {}
-    for name in index._STATE:
-        variable = getattr(index, f"_{name}")
-        if variable is None:
-            continue
-        value = tf.convert_to_tensor(variable)
+    values = _state(index)
+    for name, value in values.items():
         if name in grown:
             count, filler = grown[name]
             more = tf.fill([count, *value.shape[1:]], tf.constant(filler, value.dtype))
-            value = tf.concat([value, more], axis=0)
-        values[name] = value
+            values[name] = tf.concat([value, more], axis=0)
     if more_leaves:
         centers = kmeans.train_centers(
             vectors, more_leaves, iterations=index.training_iterations, seed=index.seed
@@ -253,18 +260,44 @@ def _settle(index: Any, vectors: Floats, rows: Ints) -> Ints:
     return np.ascontiguousarray(new)
 
 
-def _finish(index: Any, names: npt.NDArray[Any], touched: Ints, changes: int) -> None:
-    """Sorts the identifiers, centers the touched leaves and counts the changes."""
+def _state(index: Any) -> dict[str, tf.Tensor]:
+    """The values of an index's variables."""
+    return {
+        name: tf.convert_to_tensor(variable)
+        for name in index._STATE
+        if (variable := getattr(index, f"_{name}")) is not None
+    }
+
+
+def _rename(index: Any, rows: Ints, names: npt.NDArray[Any] | None) -> None:
+    """Enters new names of rows, or that they have none, and sorts all of them."""
+    by_number = index._identifiers is None
+    if by_number and (names is None or np.array_equal(names, rows)):
+        return  # All are still called by the numbers of their rows.
     used = recall.used_rows(index)
-    keys = np.full(len(names), np.iinfo(np.int64).max)
-    rows = np.zeros(len(names), np.int32)
-    live_keys, order = naming.sorted_keys(
-        tf.constant(names[used], index._identifiers.dtype)
-    )
-    keys[: len(used)], rows[: len(used)] = live_keys, used[order]
+    nothing = naming.padding_identifier(index._names_dtype)
+    if by_number:
+        held = np.full(index._slots.shape[0], nothing, np.int32)
+        held[used] = used
+    else:
+        held = index._identifiers.numpy()
+    held[rows] = nothing if names is None else names
+    keys = np.full(len(held), np.iinfo(np.int64).max)
+    row_of = np.zeros(len(held), np.int32)
+    live_keys, order = naming.sorted_keys(tf.constant(held[used], index._names_dtype))
+    keys[: len(used)], row_of[: len(used)] = live_keys, used[order]
+    entries = {"identifiers": held, "keys": keys, "rows": row_of}
+    if by_number:
+        index._store(**_state(index) | entries)
+    else:
+        index._assign(**entries)
+
+
+def _finish(index: Any, touched: Ints, changes: int) -> None:
+    """Counts the changes and centers the touched leaves."""
     record = index._record.numpy()
     record[1] += changes
-    index._assign(identifiers=names, keys=keys, rows=rows, record=record)
+    index._assign(record=record)
     if not len(touched):
         return
     members = index._members.numpy()[touched]

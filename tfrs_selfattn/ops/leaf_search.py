@@ -83,6 +83,19 @@ def leaf_search(
     """
     if num_leaves_to_search >= leaves.members.shape[0]:
         return full_search(queries, leaves, k, excluded=excluded)
+    return _search_some(
+        queries, leaves, k, num_leaves_to_search, num_reordering_candidates, excluded
+    )
+
+
+def _search_some(
+    queries: tf.Tensor,
+    leaves: Leaves,
+    k: int,
+    num_leaves_to_search: int,
+    num_reordering_candidates: int | None,
+    excluded: tf.Tensor | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     usable = tf.reduce_all(tf.math.is_finite(queries), axis=-1, keepdims=True)
     queries = tf.where(usable, queries, 0.0)  # [B, D]
     likely = tf.matmul(queries, leaves.centers, transpose_b=True)  # [B, L]
@@ -114,17 +127,16 @@ def _scan(queries: tf.Tensor, probes: tf.Tensor, leaves: Leaves) -> tf.Tensor:
         return _compiled_scan(queries, probes, leaves.vectors)
     num_probes, width = probes.shape[1], queries.shape[1]
     num_scores = num_probes * leaves.members.shape[1]
-    dtype = leaves.vectors.dtype
-    compute = tf.float32 if dtype == tf.int8 else dtype
 
     def one(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         query, best = inputs
-        vectors = tf.gather(leaves.vectors, best)  # [P, Q, D]
-        vectors = tf.reshape(tf.cast(vectors, compute), [num_scores, width])
-        return tf.cast(tf.linalg.matvec(vectors, query), tf.float32)  # [M]
+        # In float32 whatever the leaves hold, as XLA does it: a product in bfloat16
+        # would round the query and each score to 8 bits, too.
+        vectors = tf.cast(tf.gather(leaves.vectors, best), tf.float32)  # [P, Q, D]
+        vectors = tf.reshape(vectors, [num_scores, width])
+        return tf.linalg.matvec(vectors, query)  # [M]
 
     # A query at a time: what it gathers is multiplied while still in the cache.
-    queries = tf.cast(queries, compute)
     return tf.map_fn(
         one, (queries, probes), fn_output_signature=tf.TensorSpec([num_scores])
     )
