@@ -9,7 +9,15 @@ import polars as pl
 import pytest
 import tensorflow as tf
 
-from tests.export.tiny import IDS, LOWEST, K, make_model, make_vocabulary, quick_export
+from tests.export.tiny import (
+    IDS,
+    LOWEST,
+    WIDTH,
+    K,
+    make_model,
+    make_vocabulary,
+    quick_export,
+)
 from tfrs_selfattn import InputError
 from tfrs_selfattn.export import load_recommender, prediction_log
 from tfrs_selfattn.export.manifest import describe_signatures
@@ -278,3 +286,18 @@ def test_indexes_that_cannot_be_exported(model, tmp_path):
         with pytest.raises(ValueError, match=message):
             quick_export(tmp_path / "base", model=model, **options)
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(("dtype", "copies"), [("float32", 1), ("bfloat16", 2)])
+def test_originals_that_an_index_keeps_are_not_held_twice(dtype, copies, tmp_path):
+    from tfrs_selfattn.index import PartitionedTopK
+
+    settings = {"quantization": "int8", "num_reordering_candidates": 20}
+    index = PartitionedTopK(num_leaves=20, reordering_dtype=dtype, **settings)
+    signatures = load(export_many(tmp_path, index=index))
+    variables = {v.ref() for each in signatures.values() for v in each.variables}
+    shapes = [tuple(each.deref().shape) for each in variables]
+    assert shapes.count((MANY, WIDTH)) == copies
+    wanted = make_model(MANY).candidate_tower.catalogue().numpy()[[3, 390]]
+    vectors = signatures["embed_item"](item=tf.constant(["3", "390"]))["embedding"]
+    np.testing.assert_array_equal(vectors, wanted)

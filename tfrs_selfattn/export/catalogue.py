@@ -62,7 +62,7 @@ class Catalogue(tf.Module):  # type: ignore[misc]
     """The items that may be answered, N of them, as variables.
 
     Args:
-        candidates: float32 `[N, D]`.
+        candidates: variable float32 `[N, D]`.
         ids: string `[N]`.
         counts: int `[N]`, events of each item.
         all_events: float. Those of the items of other shards included; None adds the
@@ -71,13 +71,13 @@ class Catalogue(tf.Module):  # type: ignore[misc]
 
     def __init__(
         self,
-        candidates: npt.NDArray[np.float32],
+        candidates: tf.Variable,
         ids: npt.NDArray[np.object_],
         counts: npt.ArrayLike,
         all_events: float | None = None,
     ) -> None:
         super().__init__(name="catalogue")
-        self.candidates = tf.Variable(candidates, trainable=False, name="candidates")
+        self.candidates = candidates
         # The identifier of row r lies at r + 1, since "" stands for row -1, nothing.
         names = np.concatenate([np.array([b""], object), ids])
         self.identifiers = tf.Variable(names, trainable=False, name="identifiers")

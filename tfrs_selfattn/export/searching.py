@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError, check_choice
@@ -83,24 +85,36 @@ class Index:
         most = max(probes(num_items), probes(shard_items))
         return replace(self, settings={**self.settings, "num_leaves_to_search": most})
 
-    def search(self, candidates: tf.Variable, k: int) -> Search:
-        """The search over candidates float32 `[N, D]`."""
+    def over(
+        self, candidates: npt.NDArray[np.float32], k: int
+    ) -> tuple[Search, tf.Variable]:
+        """The search over candidates `[N, D]`, and a variable that holds these.
+
+        The index's own one if it keeps them as they are, so that none is held twice.
+        """
         if self.is_exact:
+            held = _variable(candidates)
 
             def exact(queries: tf.Tensor, excluded: tf.Tensor) -> Any:
-                matrix = tf.convert_to_tensor(candidates)
+                matrix = tf.convert_to_tensor(held)
                 return exact_search(queries, matrix, k, excluded=excluded)
 
-            return exact
+            return exact, held
         from tfrs_selfattn.index import PartitionedTopK  # needs legacy Keras
 
-        layer = PartitionedTopK(k=k, **self.settings)
-        layer.index(tf.convert_to_tensor(candidates), tf.range(candidates.shape[0]))
+        layer = PartitionedTopK(k=k, **self.settings).index(candidates)
+        kept = layer.original_candidates()
+        if kept is None or kept.dtype != tf.float32:
+            kept = _variable(candidates)
 
         def partitioned(queries: tf.Tensor, excluded: tf.Tensor) -> Any:
             return layer.query_with_exclusions(queries, excluded)
 
-        return partitioned
+        return partitioned, kept
+
+
+def _variable(candidates: npt.NDArray[np.float32]) -> tf.Variable:
+    return tf.Variable(candidates, trainable=False, name="candidates")
 
 
 def as_index(index: Any, *, k: int, xla: bool) -> Index:

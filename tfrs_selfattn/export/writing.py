@@ -255,10 +255,10 @@ def _save(
     )
     catalogue, search = None, None
     if settings.parts != "query":
+        search, candidates = settings.index.over(items.candidates, settings.k)
         catalogue = Catalogue(
-            items.candidates, np.array(ids, object), items.counts, items.all_events
+            candidates, np.array(ids, object), items.counts, items.all_events
         )
-        search = settings.index.search(catalogue.candidates, settings.k)
     module = Signatures(
         names,
         encode_query=encode_query if settings.parts != "index" else None,
