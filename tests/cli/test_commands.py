@@ -242,6 +242,28 @@ def test_export_says_how_to_use_it(cli, trained, tmp_path):
     assert (machine["version"], machine["k"], machine["keep_seen"]) == (2, 100, True)
 
 
+def test_export_tunes_an_index_on_what_the_run_held_out(
+    cli, refused, trained, tmp_path
+):
+    base, tune = tmp_path / "base", ("--k", "5", "--target-recall", "0.9")
+    done = cli("export", trained, "--to", base, "--index", "partitioned", *tune)
+    assert (done.status, done.err) == (0, "")
+    said = re.search(
+        r"search of (\d+) of (\d+) leaves finds ([\d.]+)% of the best 5, for (\d+) "
+        r"queries of validation",
+        done.out,
+    )
+    searched, leaves, recall, queries = map(float, said.groups())
+    assert searched <= leaves and recall >= 90 and 0 < queries <= 60
+    manifest = json.loads((base / "1/assets.extra/recommender.json").read_text())
+    assert manifest["index"]["settings"]["num_leaves_to_search"] == searched
+    for more in ((), ("--index", "partitioned", "--shards", "2")):
+        line = refused("export", trained, "--to", tmp_path / "no", *tune, *more)
+        given = " ".join(more) or "--index exact"
+        assert "--target-recall must come with --index partitioned, and " in line
+        assert f"Received: {given}." in line
+
+
 def test_recommend_answers_from_the_export_alone(cli, exported, history, tmp_path):
     (tmp_path / "films.csv").write_text(f"film,name\n{history[0]},[REC] :tea:\n")
     titles = ("--items", tmp_path / "films.csv", "--item-column", "film")

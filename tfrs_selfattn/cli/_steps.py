@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,36 @@ def prepare(
         untitled = prepared.untitled
         if untitled:
             report.say(f"  {untitled:,} items have no title")
+    return prepared
+
+
+def source_of_run(folder: RunFolder, data: Path | None = None) -> DataConfig:
+    """Where the events of a run are: `data` if given, else where they were."""
+    source = folder.config.data
+    if data is not None:
+        return dataclasses.replace(source, path=str(data.absolute()))
+    if not Path(source.path).exists():
+        raise InputError(
+            f"The events that {folder.path} was trained on are needed. Received: "
+            f"{source.path}, which does not exist any more. Say where they are with "
+            "--data."
+        )
+    return source
+
+
+def prepare_again(report: Report, folder: RunFolder, source: DataConfig) -> Prepared:
+    """Reads the events of a run once more, with the columns that it needs."""
+    from tfrs_selfattn.cli._features import asked_features
+    from tfrs_selfattn.training import fingerprint
+
+    columns = asked_features(folder.config.features).columns
+    prepared = prepare(report, source, columns=columns)
+    if fingerprint(prepared.sequences) != source.fingerprint:
+        raise InputError(
+            f"The events of {source.path} must be those that {folder.path} was trained "
+            "on. Received: other events. Pass the original ones with --data, or train "
+            "again."
+        )
     return prepared
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +51,12 @@ def evaluate(
     from tfrs_selfattn.cli import _evaluation as shared
     from tfrs_selfattn.cli._features import asked_features, side_of_run
     from tfrs_selfattn.cli._report import Report
-    from tfrs_selfattn.cli._steps import load_best, prepare
+    from tfrs_selfattn.cli._steps import (
+        load_best,
+        prepare,
+        prepare_again,
+        source_of_run,
+    )
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -60,26 +64,12 @@ def evaluate(
     other = None if against is None else training.RunFolder.open(against)
     if other is not None:
         _check_same_events(folder, other)
-    source = folder.config.data
-    if data is not None:
-        source = dataclasses.replace(source, path=str(data.absolute()))
-    elif not Path(source.path).exists():
-        raise InputError(
-            f"The events that {run} was trained on are needed. Received: "
-            f"{source.path}, which does not exist any more. Say where they are with "
-            "--data."
-        )
+    source = source_of_run(folder, data)
     asked = asked_features(folder.config.features)
     with report.working():
         model = load_best(report, folder)
         other_model = None if other is None else load_best(report, other)
-        prepared = prepare(report, source, columns=asked.columns)
-        if training.fingerprint(prepared.sequences) != source.fingerprint:
-            raise InputError(
-                f"The events of {source.path} must be those that {run} was trained on. "
-                "Received: other events. Pass the original ones with --data, or train "
-                "again."
-            )
+        prepared = prepare_again(report, folder, source)
         split = side_of_run(folder, prepared.split).attach(prepared.split)
         results = shared.evaluate_all(report, model, split, filter_seen=filter_seen)
         ranks = results["model"].ranks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,19 @@ def export(
     index: Annotated[
         str, typer.Option(help="exact, or partitioned for a large catalogue.")
     ] = "exact",
+    target_recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="Tune a partitioned index to find this share of the right items, on "
+            "the validation histories of the run.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The events of the run for that, if they have moved."),
+    ] = None,
     xla: Annotated[
         bool,
         typer.Option(
@@ -82,7 +95,7 @@ def export(
     from tfrs_selfattn import training
     from tfrs_selfattn.cli._provenance import read_notes
     from tfrs_selfattn.cli._report import Report, shell
-    from tfrs_selfattn.cli._steps import load_best
+    from tfrs_selfattn.cli._steps import load_best, source_of_run
 
     report = Report(as_json)
     if query_only and index_only:
@@ -96,6 +109,15 @@ def export(
             "Received: both. It exports the query tower and the items apart, and who "
             "asks says whether seen items count."
         )
+    if target_recall is not None and (
+        index != "partitioned" or query_only or shards is not None
+    ):
+        raise InputError(
+            "--target-recall must come with --index partitioned, and without "
+            "--query-only and --shards. Received: "
+            f"{_given(index, query_only, shards)}. It says how much of one index is "
+            "searched."
+        )
     parts = "query" if query_only else "index" if index_only else "all"
     notes = None if card_notes is None else read_notes(card_notes)
     folder = training.RunFolder.open(run)
@@ -104,8 +126,16 @@ def export(
             report, run, folder, to, shards, k=k, index=index, xla=xla, notes=notes
         )
         return
+    source = None if target_recall is None else source_of_run(folder, data)
     with report.working():
         model = load_best(report, folder)
+        searched: Any = index
+        if source is not None and target_recall is not None:
+            from tfrs_selfattn.cli._tuning import tuned_index
+
+            searched = tuned_index(
+                report, folder, model, source, target_recall=target_recall, k=k, xla=xla
+            )
         done = export_run(
             report,
             folder,
@@ -113,7 +143,7 @@ def export(
             to,
             k=k,
             keep_seen=keep_seen,
-            index=index,
+            index=searched,
             xla=xla,
             parts=parts,
             notes=notes,
@@ -136,6 +166,15 @@ def export(
             "seconds": round(done.seconds, 1),
         }
     )
+
+
+def _given(index: str, query_only: bool, shards: int | None) -> str:
+    words = [f"--index {index}"]
+    if query_only:
+        words.append("--query-only")
+    if shards is not None:
+        words.append(f"--shards {shards}")
+    return " ".join(words)
 
 
 def _export_shards(
@@ -193,7 +232,7 @@ def export_run(
     *,
     k: int,
     keep_seen: bool = False,
-    index: str = "exact",
+    index: Any = "exact",
     xla: bool = False,
     parts: str = "all",
     notes: str | None = None,
