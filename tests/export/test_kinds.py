@@ -294,7 +294,9 @@ def test_originals_that_an_index_keeps_are_not_held_twice(dtype, copies, tmp_pat
 
     settings = {"quantization": "int8", "num_reordering_candidates": 20}
     index = PartitionedTopK(num_leaves=20, reordering_dtype=dtype, **settings)
-    signatures = load(export_many(tmp_path, index=index))
+    # Held here: signatures alone do not keep their variables alive.
+    loaded = tf.saved_model.load(str(export_many(tmp_path, index=index).path))
+    signatures = loaded.signatures
     variables = {v.ref() for each in signatures.values() for v in each.variables}
     shapes = [tuple(each.deref().shape) for each in variables]
     assert shapes.count((MANY, WIDTH)) == copies

@@ -36,7 +36,7 @@ _REACH = 0.5
 
 
 class Layout(NamedTuple):
-    """Where everything goes: `slots` `[N, A]` in leaves of `capacity`."""
+    """Where all goes: `slots` `[N, A]`, from `blank`, in leaves of `capacity`."""
 
     centers: Floats  # [L, D], as trained
     slots: Ints
@@ -109,7 +109,7 @@ def lay_out(
     leaves = fit(placement.balanced(distances, choices, num_leaves))
     if ways == 1:
         slots = placement.slots_of(leaves, num_leaves, capacity)
-        return Layout(centers, slots[:, np.newaxis], capacity)
+        return Layout(centers, slots.reshape(-1, 1), capacity)
     second, start = np.empty_like(leaves), 0
     for block in source.blocks():
         part = slice(start, start + len(block))
@@ -118,8 +118,10 @@ def lay_out(
         )
         start += len(block)
     second = fit(second)
-    slots = placement.slots_of(np.concatenate([leaves, second]), num_leaves, capacity)
-    return Layout(centers, np.ascontiguousarray(slots.reshape(2, -1).T), capacity)
+    both = placement.slots_of(np.concatenate([leaves, second]), num_leaves, capacity)
+    slots = sources.blank((source.size, 2), tf.int32)
+    slots[:] = both.reshape(2, -1).T
+    return Layout(centers, slots, capacity)
 
 
 def prepared(block: Floats, cosine: bool) -> Floats:

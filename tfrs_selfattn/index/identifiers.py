@@ -80,11 +80,11 @@ def sorted_keys(identifiers: tf.Tensor) -> tuple[np.ndarray[Any, Any], ...]:
     return keys, order
 
 
-def kept(identifiers: tf.Tensor) -> dict[str, Any]:
+def kept(identifiers: tf.Tensor | None) -> dict[str, Any]:
     """Checks the identifiers of a catalogue; gives what an index keeps of them.
 
     Args:
-        identifiers: string, int32 or int64 `[N]`.
+        identifiers: string, int32 or int64 `[N]`; None for the numbers of the rows.
 
     Returns:
         `identifiers`, and `keys` and `rows` as `sorted_keys` gives them; nothing where
@@ -93,6 +93,8 @@ def kept(identifiers: tf.Tensor) -> dict[str, Any]:
     Raises:
         ValueError: as `sorted_keys` does.
     """
+    if identifiers is None:
+        return {}
     if identifiers.dtype == tf.int32:
         numbers = np.arange(len(identifiers), dtype=np.int32)
         if np.array_equal(identifiers.numpy(), numbers):

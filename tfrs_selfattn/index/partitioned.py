@@ -308,6 +308,12 @@ class PartitionedTopK(CandidateIndex):
         )
 
     def _take_in(self, source: sources.Source) -> None:
+        # A call of its own, so that nothing else is held when recall is measured.
+        self._store(**self._values_of(source))
+        updates.record_recall(self)
+
+    def _values_of(self, source: sources.Source) -> dict[str, Any]:
+        """The values of all variables for these candidates."""
         names = naming.kept(source.identifiers)
         num_leaves = self.num_leaves or building.default_num_leaves(source.size)
         num_leaves = min(num_leaves, source.size)
@@ -340,18 +346,16 @@ class PartitionedTopK(CandidateIndex):
             statistics.add(block, slots[part, 0] // capacity)
             updates.write(stored, np.arange(source.size)[part], slots[part], block)
             start = part.stop
-        self._store(
-            centers=statistics.centers(),
-            members=sources.adopted(members.reshape(num_leaves, capacity), tf.int32),
-            slots=slots,
-            record=np.zeros(2, np.float32),
+        stored |= {"members": members.reshape(num_leaves, capacity), "slots": slots}
+        return {
+            "centers": statistics.centers(),
+            "record": np.zeros(2, np.float32),
             **names,
             **{
                 name: sources.adopted(array, tf.as_dtype(array.dtype))
                 for name, array in stored.items()
             },
-        )
-        updates.record_recall(self)
+        }
 
     def _set(self, num_leaves_to_search: int, reordered: int | None) -> None:
         """Takes a setting that `tune` found."""

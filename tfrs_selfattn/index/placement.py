@@ -266,6 +266,6 @@ def slots_of(leaves: Ints, num_leaves: int, capacity: int) -> Ints:
     order = np.argsort(leaves, kind="stable")
     sizes = np.bincount(leaves, minlength=num_leaves)
     place = np.arange(len(leaves)) - (np.cumsum(sizes) - sizes)[leaves[order]]
-    slots = np.empty(len(leaves), np.int32)
+    slots = sources.blank((len(leaves),), tf.int32)
     slots[order] = leaves[order] * capacity + place
     return slots

@@ -24,11 +24,14 @@ _ALIGNMENT = 64  # of TensorFlow's tensors, in bytes
 
 
 class Source(Protocol):
-    """A catalogue of `size` candidates, `width` wide, with their identifiers."""
+    """A catalogue of `size` candidates, `width` wide.
+
+    Their identifiers are a tensor `[N]`, or None for the numbers of the rows.
+    """
 
     size: int
     width: int
-    identifiers: tf.Tensor
+    identifiers: tf.Tensor | None
 
     def blocks(self) -> Iterator[Floats]:
         """The candidates in order, float32 `[rows, D]` at a time, all finite.
@@ -55,9 +58,9 @@ class Matrix:
         _check_floating(candidates.dtype)
         self.size, self.width = candidates.shape
         self._candidates = candidates
-        if identifiers is None:
-            identifiers = tf.range(self.size)
-        self.identifiers = _checked_identifiers(identifiers, self.size)
+        self.identifiers: tf.Tensor | None = None
+        if identifiers is not None:
+            self.identifiers = _checked_identifiers(identifiers, self.size)
         for _ in self.blocks():  # checks them, before anything is changed
             pass
 
@@ -98,7 +101,7 @@ class Dataset:
                 "`candidates` must yield at least one batch of candidates. Received: "
                 "an empty dataset. Check the dataset, or whether it was used up."
             )
-        self.identifiers = tf.concat(names, 0) if names else tf.range(self.size)
+        self.identifiers: tf.Tensor | None = tf.concat(names, 0) if names else None
 
     def blocks(self) -> Iterator[Floats]:
         block = np.empty([min(BLOCK_ROWS, self.size), self.width], np.float32)

@@ -86,7 +86,8 @@ def add(index: Any, candidates: Any, identifiers: Any) -> None:
             f"`candidates` must be {index._width} wide, as those of the index are. "
             f"Received: width {source.width}. Embed them with the same model."
         )
-    names = _own_type(index, source.identifiers)
+    names = source.identifiers
+    names = _own_type(index, tf.range(source.size) if names is None else names)
     naming.sorted_keys(names)  # checks them
     rows = _find(index, names)
     _forget(index, rows[rows >= 0])
