@@ -53,6 +53,7 @@ def main() -> None:
     data_flow().savefig(IMAGES / "data_flow.svg", metadata={"Date": None})
     for draw, section, head in (
         (attention, "## Attention", "| Keras | T |"),
+        (attention_memory, "## Attention", "| T | short |"),
         (index, "## Index", "| index | recall"),
         (explanations, "## Explanations", "| deleted |"),
     ):
@@ -136,6 +137,35 @@ def attention(rows: list[list[str]]) -> Figure:
     axes.set_ylabel("times as fast")
     axes.set_title(
         "MultiHeadSelfAttention beside MultiHeadAttention, T = 200",
+        loc="left",
+        fontsize=10,
+    )
+    return _finished(figure, axes)
+
+
+def attention_memory(rows: list[list[str]]) -> Figure:
+    """Gigabytes of a training step over the length of the histories."""
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    lengths = [int(row[0].replace(",", "")) for row in rows]
+    for column, (name, color) in enumerate(
+        (("short form, the default", GREY), ("block_size=512", BLUE)), start=1
+    ):
+        gigabytes = [float(row[column].split()[0]) for row in rows]
+        axes.plot(lengths, gigabytes, marker="o", color=color, label=name)
+        axes.annotate(
+            f"{gigabytes[-1]:.2f}",
+            (lengths[-1], gigabytes[-1]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            **{"ha": "center", "fontsize": 8, "color": color},
+        )
+    axes.set_xticks(lengths, [row[0] for row in rows], fontsize=8, rotation=45)
+    axes.set_ylim(0, 8.5)
+    axes.set_xlabel("T, items of a history")
+    axes.set_ylabel("GB, the process included")
+    axes.set_title(
+        "Peak memory of a training step, 8 rows, H = 4, D = 64",
         loc="left",
         fontsize=10,
     )
