@@ -129,6 +129,7 @@ def test_explanations_are_as_faithful_as_the_tables_say():
     ("picture", "title", "head"),
     [
         ("attention", "Attention", "| Keras | T |"),
+        ("attention_memory", "Attention", "| T | short |"),
         ("index", "Index", "| index | recall"),
         ("explanations", "Explanations", "| deleted |"),
     ],

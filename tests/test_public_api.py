@@ -207,6 +207,27 @@ def test_call_arguments_are_all_documented_and_no_others():
     assert_none(wrong)
 
 
+LAYERS = [
+    name
+    for name, value in CALLABLES.items()
+    if re.fullmatch(r"tfrs_selfattn\.layers\.(encoders\.)?\w+", name)
+    and (inspect.isclass(value) or "SequenceEncoder" in str(signature_of(value)))
+]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_says_what_it_computes_and_what_it_does_otherwise(name):
+    doc = inspect.cleandoc(PUBLIC[name].__doc__)
+    missing = [
+        part
+        for part in ("Args:", "Returns:", "Example:", "Differs from:", "References:")
+        if not re.search(rf"^{part}", doc, re.MULTILINE)
+    ]
+    # gSASRec's encoder is SASRec's, equation and all.
+    equation = "$" in doc or name.endswith(".gsasrec")
+    assert not missing + ([] if equation else ["an equation"])
+
+
 def test_documented_defaults_are_the_real_ones():
     wrong, checked = {}, 0
     for name, value in CALLABLES.items():

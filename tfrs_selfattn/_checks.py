@@ -32,6 +32,19 @@ def check_positive_int(name: str, value: Any, hint: str = "") -> int:
     return int(value)
 
 
+def optional_positive(name: str, value: Any) -> int | None:
+    """None, or what `check_positive_int` returns."""
+    return None if value is None else check_positive_int(name, value, "Or pass None.")
+
+
+def check_flag(name: str, value: Any, hint: str = "Use True or False.") -> bool:
+    """Returns `value` when it is True or False, else raises `ValueError`."""
+    # A word in the place of a flag is True to Python, "no" too.
+    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's, not imported here
+        raise ValueError(_message(name, "a bool", value, hint))
+    return bool(value)
+
+
 def check_fraction(name: str, value: Any, hint: str = "") -> float:
     """Returns `value` when it lies in [0, 1), else raises `ValueError`."""
     number = _as_float(name, value, "a number in [0, 1)", hint)

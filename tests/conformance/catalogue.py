@@ -205,6 +205,8 @@ SPECS = [
             "causal": False,
             "dropout": 0.25,
             "biases": biases(3, **shared),
+            "window": 4,
+            "block_size": 2,
             "seed": 18,
         },
         timed=True,
@@ -263,6 +265,7 @@ SPECS = [
         lambda **shared: {
             "blocks": [block("pre", 300, **shared)],
             "position": layers.SinusoidalPositions(**shared),
+            "require_mask": True,
         },
     ),
     LayerSpec("pooling", layers.SequencePooling, lambda **_: {"method": "mean"}),

@@ -218,6 +218,8 @@ def test_weights_alone_can_be_saved(spec, tmp_path):
         ("float32", "float32", 0.0),
         ("mixed_float16", "float16", 1e-2),
         ("mixed_bfloat16", "bfloat16", 1e-1),
+        ("float16", "float16", 1e-2),
+        ("bfloat16", "bfloat16", 1e-1),
     ],
 )
 def test_dtype_policy(spec, policy, compute_dtype, tolerance):
@@ -234,10 +236,19 @@ def test_dtype_policy(spec, policy, compute_dtype, tolerance):
         outputs, expected, atol=tolerance * np.abs(expected).max(), rtol=0
     )
     for sublayer in layer._flatten_layers():
-        assert sublayer.dtype_policy.name == policy, sublayer.name
+        norm = isinstance(sublayer, keras.layers.LayerNormalization)
+        mixed = "mixed_" if norm and policy == compute_dtype != "float32" else ""
+        assert sublayer.dtype_policy.name == mixed + policy, sublayer.name
         assert sublayer.compute_dtype == compute_dtype
+    norms = [
+        id(weight)
+        for sublayer in layer._flatten_layers()
+        if isinstance(sublayer, keras.layers.LayerNormalization)
+        for weight in sublayer.weights
+    ]
     for weight in layer.weights:
-        wanted = "int64" if "seed_state" in weight.name else "float32"
+        wanted = "float32" if id(weight) in norms else layer.variable_dtype
+        wanted = "int64" if "seed_state" in weight.name else wanted
         assert tf.as_dtype(weight.dtype).name == wanted
 
 
@@ -336,6 +347,25 @@ def test_gradients_are_finite_and_reach_every_weight(spec, jit):
         assert np.isfinite(gradient).all(), name
         if not_ignored(spec, name):
             assert np.abs(gradient).max() > 1e-6, name
+
+
+@every_layer
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
+)
+def test_gradients_in_half_precision_are_finite(spec, policy):
+    """With an empty history and padding, whose layer norms see zeros."""
+    layer = randomize(spec.build(dtype=policy))
+    inputs = tf.constant(INPUTS)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = spec.call(layer, inputs, **ARGUMENTS, training=True)
+        loss = tf.reduce_mean(tf.cast(outputs, tf.float32) ** 2)
+    found = tape.gradient(loss, [inputs, *layer.trainable_weights])
+    for gradient in found:
+        if gradient is not None:  # a bias does not depend on the inputs
+            gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+            assert np.isfinite(gradient).all()
 
 
 def not_ignored(spec, name):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conformance.catalogue import SPECS
-from tests.layers.two_replicas import NAMES
+from tests.layers.two_replicas import LEARNING, NAMES
 from tests.weights import seed_states
 from tfrs_selfattn import layers
 from tfrs_selfattn._keras import keras
@@ -155,14 +155,14 @@ def replicas(run_python):
 
 
 def test_every_layer_with_dropout_ran_on_two_replicas(replicas):
-    assert set(replicas) == set(NAMES)
+    assert set(replicas["drawing"]) == set(NAMES)
     drawing = {spec.cls for spec in SPECS if "dropout" in spec.kwargs()}
     assert drawing == {spec.cls for spec in SPECS if spec.name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_replicas(replicas, name):
-    seen = replicas[name]
+    seen = replicas["drawing"][name]
     first, second = (np.array(step) for step in seen["steps"])
     # Each replica and each step drops other elements.
     assert np.abs(first[0] - first[1]).max() > 1e-3
@@ -173,3 +173,20 @@ def test_two_replicas(replicas, name):
     # The first of two replicas draws what one alone draws.
     for step, alone in zip(seen["steps"], seen["alone"], strict=True):
         np.testing.assert_allclose(step[0], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_two_replicas_without_dropout_are_alike(replicas, spec):
+    first, second, alone = (np.array(x) for x in replicas["alike"][spec.name])
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_gradients_of_two_replicas_add_up(replicas, name):
+    both, alone = replicas["learned"][name]
+    assert len(both) == len(alone) > 1
+    for ours, theirs in zip(both, alone, strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * max(scale, 1))
+    assert max(np.abs(each).max() for each in alone) > 0.1

@@ -132,6 +132,20 @@ def test_equals_its_loops(name, masks):
             assert block.feed_forward.hidden_dim == HIDDEN[name]
 
 
+@pytest.mark.parametrize("name", ORACLES)
+def test_block_against_block(name):
+    times = {"timestamps": TIMES, "request_times": REQUESTS} if name == "hstu" else {}
+    plain, blocks = make(name), make(name, block_size=2)
+    for encoder in (plain, blocks):
+        layer = encoder.blocks[1]
+        attends = getattr(layer, "attention", layer)
+        assert attends.block_size == (2 if encoder is blocks else None)
+    found, expected = (each(INPUTS, mask=MASK, **times) for each in (blocks, plain))
+    np.testing.assert_allclose(
+        np.array(found)[MASK], np.array(expected)[MASK], rtol=1e-4, atol=1e-4
+    )
+
+
 def test_hstu_without_times():
     encoder = make("hstu", time_aware=False)
     found = np.array(encoder(INPUTS, mask=MASK))
@@ -141,7 +155,7 @@ def test_hstu_without_times():
 
 def test_hstu_asks_for_its_times():
     message = (
-        "`RelativeTimeBias` needs `timestamps` and `request_times`, int64 [B, T] Unix "
+        "`SequenceEncoder` needs `timestamps` and `request_times`, int64 [B, T] Unix "
         "seconds. Received: timestamps=a tensor of shape (2, 5), request_times=None. "
         "Pass both to the outermost layer that is called, or leave the bias out."
     )

@@ -83,6 +83,37 @@ def test_no_other_argument_costs_the_implicit_mask(others, how):
     np.testing.assert_allclose(call(tf.constant(IDS)), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["eager", "graph", "functional"])
+@pytest.mark.parametrize("named", [False, True], ids=["by_place", "by_name"])
+def test_no_mask_given_is_the_implicit_one(named, how):
+    layer = layers.MultiHeadSelfAttention(2, 3, causal=False)
+    items = embedding()
+    allowed = tf.constant(np.random.default_rng(0).random([5, 5]) < 0.7)
+    vectors = tf.identity(tf.convert_to_tensor(items(tf.constant(IDS))))
+    expected = layer(vectors, mask=tf.constant(MASK), attention_mask=allowed)
+
+    def call(ids):
+        if named:
+            return layer(items(ids), mask=None, attention_mask=allowed)
+        return layer(items(ids), None, allowed)
+
+    if how == "functional":
+        ids = keras.Input([5], dtype="int32")
+        call = keras.Model(ids, call(ids))
+    elif how == "graph":
+        call = tf.function(call)
+    np.testing.assert_allclose(call(tf.constant(IDS)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_given_by_place_counts():
+    layer = layers.MultiHeadSelfAttention(2, 3)
+    items = embedding()(tf.constant(IDS))
+    everything = tf.ones_like(MASK)
+    np.testing.assert_array_equal(
+        layer(items, everything), layer(tf.identity(items), mask=everything)
+    )
+
+
 def test_a_sequential_of_ids_to_one_vector():
     model = keras.Sequential([embedding(), encoder(), layers.SequencePooling("newest")])
     found = model(tf.constant(IDS)).numpy()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.weights import randomize
 from tfrs_selfattn import layers
-from tfrs_selfattn.layers import incremental
+from tfrs_selfattn._keras import keras
+from tfrs_selfattn.layers import encoders, incremental
 
 B, T, D = 2, 7, 6
 
@@ -36,6 +37,16 @@ def biases():
     ]
 
 
+def hstu(**options):
+    return layers.HSTUBlock(2, 4, dropout=0.3, **options)
+
+
+def preset(name, **options):
+    return getattr(encoders, name)(
+        D, num_blocks=2, num_heads=2, max_length=T, count_from="oldest", **options
+    )
+
+
 def oldest():
     return layers.PositionEmbedding(T, count_from="oldest")
 
@@ -52,6 +63,12 @@ ENCODERS = {
     "biases": lambda: encoder([block(biases=biases()), block(biases=biases())]),
     "one_head": lambda: encoder([block(heads=1)]),
     "blockwise": lambda: encoder([block(block_size=3)]),
+    "hstu": lambda: encoder([hstu(biases=biases()), hstu(window=3)]),
+    "mixed": lambda: encoder([hstu(), block("query", rotary=True)], position=oldest()),
+    "sasrec": lambda: preset("sasrec"),
+    "gsasrec": lambda: preset("gsasrec"),
+    "esasrec": lambda: preset("esasrec"),
+    "preset_hstu": lambda: preset("hstu", time_aware=False),
     "all": lambda: encoder(
         [block("query", rotary=True, window=4, biases=biases()), block("gated")],
         position=oldest(),
@@ -87,7 +104,7 @@ def appended(layer, inputs, mask, cuts):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@settings(max_examples=4, derandomize=True, deadline=None)
+@settings(max_examples=4)
 @given(
     cuts=st.sets(st.integers(1, T - 1)).map(sorted),
     mask=st.none()
@@ -110,7 +127,8 @@ def test_event_by_event(name):
     found, state = appended(layer, inputs, None, range(1, T))
     np.testing.assert_allclose(found, layer(inputs), rtol=1e-4, atol=1e-4)
     blocks = len(layer.blocks)
-    heads, width = layer.blocks[0].attention.num_heads, 4
+    first = incremental._attention(layer.blocks[0])
+    heads, width = first.num_heads, first.key_dim
     assert state.keys.shape == state.values.shape == (blocks, B, heads, T, width)
     assert state.mask.shape == (B, T)
 
@@ -149,33 +167,67 @@ def test_past_the_learned_positions_the_last_is_shared():
     np.testing.assert_allclose(found, graph(inputs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["all", "positions"])
+CUTS = [(0, 1), (1, 4), (4, T)]
+
+
+def step_of(layer, users=None, known=None, new=None, **options):
+    """One step as a graph, of any number of users and events unless these are given."""
+    first = incremental._attention(layer.blocks[0])
+    cache = tf.TensorSpec(
+        [len(layer.blocks), users, first.num_heads, known, first.key_dim], tf.float32
+    )
+
+    def step(keys, values, mask, inputs):
+        state = incremental.EncoderState(keys, values, mask)
+        outputs, state = incremental.append(layer, state, inputs)
+        return {"outputs": outputs, **state._asdict()}
+
+    specs = {
+        "keys": cache,
+        "values": cache,
+        "mask": tf.TensorSpec([users, known], tf.bool),
+        "inputs": tf.TensorSpec([users, new, D], tf.float32),
+    }
+    named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in specs.items()]
+    return tf.function(step, input_signature=named, **options)
+
+
+def stepped(step, layer, inputs):
+    """The vectors of all positions, by `step` of the inputs between two cuts."""
+    state = incremental.initial_state(layer, tf.constant(len(inputs)))._asdict()
+    parts = []
+    for start, stop in CUTS:
+        state = step(start, inputs=tf.constant(inputs[:, start:stop]), **state)
+        parts.append(state.pop("outputs"))
+    return tf.concat(parts, axis=1)
+
+
+@pytest.mark.parametrize("name", ["all", "positions", "mixed"])
 def test_one_step_can_be_a_graph_of_any_length(name):
     layer, inputs = built(name), draw(7)
-    first = layer.blocks[0].attention
-    cache = tf.TensorSpec(
-        [len(layer.blocks), None, first.num_heads, None, first.key_dim], tf.float32
-    )
+    graph = step_of(layer)
+    found = stepped(lambda start, **state: graph(**state), layer, inputs)
+    np.testing.assert_allclose(found, layer(inputs), rtol=1e-4, atol=1e-4)
 
-    @tf.function(
-        input_signature=[
-            cache,
-            cache,
-            tf.TensorSpec([None, None], tf.bool),
-            tf.TensorSpec([None, None, D], tf.float32),
-        ]
-    )
-    def step(keys, values, mask, new):
-        state = incremental.EncoderState(keys, values, mask)
-        found, state = incremental.append(layer, state, new)
-        return found, *state
 
-    state = incremental.initial_state(layer, tf.constant(B))
-    parts = []
-    for start, stop in [(0, 1), (1, 4), (4, T)]:
-        found, *state = step(*state, inputs[:, start:stop])
-        parts.append(found)
-    found = tf.concat(parts, axis=1)
+def test_one_step_can_be_a_serving_signature(tmp_path):
+    layer, inputs = built("mixed"), draw(7)
+    module = tf.Module()
+    module.layer = layer
+    tf.saved_model.save(module, str(tmp_path), signatures={"append": step_of(layer)})
+    served = tf.saved_model.load(str(tmp_path)).signatures["append"]
+    found = stepped(lambda start, **state: served(**state), layer, inputs)
+    np.testing.assert_allclose(found, layer(inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["all", "mixed"])
+def test_one_step_can_be_compiled(name):
+    layer, inputs = built(name), draw(7)
+    steps = {
+        start: step_of(layer, B, start, stop - start, jit_compile=True)
+        for start, stop in CUTS
+    }
+    found = stepped(lambda start, **state: steps[start](**state), layer, inputs)
     np.testing.assert_allclose(found, layer(inputs), rtol=1e-4, atol=1e-4)
 
 
@@ -207,7 +259,55 @@ def with_blocks(*blocks, **options):
     return layer
 
 
+class Doubled(layers.MultiHeadSelfAttention):
+    """Overrides `call` alone: the inherited `append` does not fit it any more."""
+
+    def call(self, inputs, **arguments):
+        return 2.0 * super().call(inputs, **arguments)
+
+
+class DoubledBlock(layers.TransformerBlock):
+    def call(self, inputs, **arguments):
+        return 2.0 * super().call(inputs, **arguments)
+
+
+class DoubledEncoder(layers.SequenceEncoder):
+    def call(self, inputs, **arguments):
+        return 2.0 * super().call(inputs, **arguments)
+
+
+class Nameless(keras.layers.Layer):
+    """An attention that keeps a state, and says nothing of itself."""
+
+    def call(self, inputs, **arguments):
+        return inputs
+
+    def append(self, inputs, cache, mask, query=None):
+        return inputs, cache
+
+
+class Places(keras.layers.Layer):
+    """Positions that do not count on."""
+
+    def call(self, inputs, mask=None, segment_ids=None):
+        return inputs
+
+
+def around(attention):
+    return layers.TransformerBlock(attention, layers.FeedForward(9))
+
+
+def whole_encoder(kind):
+    layer = kind([block()])
+    layer.build([B, T, D])
+    return layer
+
+
 NEWEST = 'positions count from the newest item; use "oldest"'
+UNBUILT = (
+    "a time bias depends on the time of each request; a time bias depends on the time "
+    "of each request; nothing is built yet; call it once, or encoder.build"
+)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +316,35 @@ NEWEST = 'positions count from the newest item; use "oldest"'
         (lambda: with_blocks(block(), position=layers.PositionEmbedding(T)), NEWEST),
         (lambda: with_blocks(block(), position=layers.SinusoidalPositions()), NEWEST),
         (lambda: with_blocks(block(causal=False)), "attention is not causal"),
-        (lambda: with_blocks(layers.HSTUBlock(2, 3)), "HSTUBlock keeps no state"),
+        (lambda: with_blocks(layers.FeedForward(3)), "FeedForward keeps no state"),
+        (
+            lambda: with_blocks(around(Doubled(2, 3))),
+            "Doubled overrides `call` and not `append`",
+        ),
+        (
+            lambda: with_blocks(
+                DoubledBlock(layers.MultiHeadSelfAttention(2, 3), layers.FeedForward(9))
+            ),
+            "DoubledBlock overrides `call` and not `append`",
+        ),
+        (
+            lambda: whole_encoder(DoubledEncoder),
+            "DoubledEncoder overrides `call`",
+        ),
+        (
+            lambda: with_blocks(around(Nameless())),
+            "Nameless has no `causal`, `biases`, `num_heads`, `key_dim`",
+        ),
+        (
+            lambda: with_blocks(block(), position=Places()),
+            "Places takes no `start` to count on from",
+        ),
+        (lambda: with_blocks(hstu(causal=False)), "attention is not causal"),
+        (
+            lambda: with_blocks(hstu(biases=[layers.RelativeTimeBias(2)])),
+            "a time bias depends on the time of each request",
+        ),
+        (lambda: preset("sasrec", time_aware=True), UNBUILT),
         (
             lambda: with_blocks(block(biases=[layers.RelativeTimeBias(2)])),
             "a time bias depends on the time of each request",
@@ -230,8 +358,8 @@ NEWEST = 'positions count from the newest item; use "oldest"'
             "nothing is built yet; call it once, or encoder.build",
         ),
         (
-            lambda: with_blocks(block(causal=False), layers.HSTUBlock(2, 3)),
-            "attention is not causal; HSTUBlock keeps no state",
+            lambda: with_blocks(block(causal=False), layers.FeedForward(3)),
+            "attention is not causal; FeedForward keeps no state",
         ),
     ],
 )
@@ -239,7 +367,8 @@ def test_encoders_that_cannot_be_continued(make, fault):
     layer = make()
     message = (
         "`encoder` must be built and causal, with positions counted from the oldest "
-        f"item, to be continued. Received: an encoder where {fault}."
+        f"item, to be continued. Received: an encoder where {fault}. Build one that "
+        'can be, for example by `encoders.sasrec(count_from="oldest")`.'
     )
     state = incremental.EncoderState(*[tf.zeros([1, B, 2, 0, 4])] * 2, tf.zeros([B, 0]))
     for call in (
@@ -290,3 +419,72 @@ def test_events_that_do_not_fit(inputs, mask, message):
     state = incremental.initial_state(layer, B)
     with pytest.raises(ValueError, match=re.escape(message)):
         incremental.append(layer, state, inputs, mask)
+
+
+STATE = {"keys": [1, B, 2, 4, 3], "values": [1, B, 2, 4, 3], "mask": [B, 4]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"keys": [2, B, 2, 4, 3], "values": [2, B, 2, 4, 3]},
+        {"keys": [1, B, 3, 4, 3]},
+        {"values": [1, B, 2, 4, 5]},
+        {"values": [1, B, 2, 5, 3]},
+        {"keys": [1, B, 2, 3]},
+        {"mask": [B, 5]},
+        {"mask": [B, 4, 1]},
+        {"dtypes": {"mask": tf.int32}},
+        {"dtypes": {"keys": tf.float16}},
+    ],
+    ids=str,
+)
+def test_states_of_another_encoder(changed):
+    layer = with_blocks(block(key_dim=3))
+    dtypes = {"mask": tf.bool, **changed.get("dtypes", {})}
+    shapes = {name: changed.get(name, shape) for name, shape in STATE.items()}
+    parts = {
+        name: tf.zeros(shape, dtypes.get(name, tf.float32))
+        for name, shape in shapes.items()
+    }
+    length = shapes["mask"][1] if len(shapes["mask"]) == 2 else None
+    received = ", ".join(
+        f"{name} {part.dtype.name} {tuple(part.shape)}" for name, part in parts.items()
+    )
+    message = (
+        "`state` must hold what this encoder remembers: keys and values [blocks, B, H, "
+        f"L, K], float32 (1, 2, 2, {length}, 3), and a mask [B, L], bool. Received: "
+        f"{received}. Start from `initial_state(encoder, batch_size)`; the state of "
+        "another encoder does not fit."
+    )
+    state = incremental.EncoderState(**parts)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        incremental.append(layer, state, draw(0))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "received"),
+    [
+        (-1, "batch_size=-1"),
+        (2.0, "batch_size=2.0"),
+        (True, "batch_size=True"),
+        (None, "batch_size=None"),
+        (tf.constant([2]), "a tensor of int32, shape=(1,)"),
+        (tf.constant(2.0), "a tensor of float32, shape=()"),
+    ],
+    ids=str,
+)
+def test_numbers_of_users_that_are_none(batch_size, received):
+    message = (
+        "`batch_size` must be an integer of at least 0, or a scalar integer tensor. "
+        f"Received: {received}. Pass the number of rows of the events to come"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        incremental.initial_state(built("plain"), batch_size)
+
+
+def test_nobody_has_a_state_too():
+    layer = built("plain")
+    state = incremental.initial_state(layer, 0)
+    found, _ = incremental.append(layer, state, tf.zeros([0, 2, D]))
+    assert found.shape == (0, 2, D)

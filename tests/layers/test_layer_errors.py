@@ -48,6 +48,8 @@ POSITIVE = "a positive integer"
 FRACTION = "a number in [0, 1)"
 NORMS = "one of 'pre', 'post', 'query', 'gated'"
 ENDS = "one of 'newest', 'oldest'"
+FLAG = "a bool"
+SEED = "an integer or None"
 METHODS = "one of 'newest', 'mean'"
 
 
@@ -66,6 +68,8 @@ METHODS = "one of 'newest', 'mean'"
         (lambda: hstu(num_heads=0), "num_heads", POSITIVE, "0"),
         (lambda: hstu(key_dim=1.5), "key_dim", POSITIVE, "1.5"),
         (lambda: hstu(dropout=1), "dropout", FRACTION, "1"),
+        (lambda: hstu(window=0), "window", POSITIVE, "0"),
+        (lambda: hstu(block_size=0), "block_size", POSITIVE, "0"),
         (lambda: distance(num_heads=0), "num_heads", POSITIVE, "0"),
         (lambda: distance(num_buckets=0), "num_buckets", POSITIVE, "0"),
         (lambda: distance(max_distance=0), "max_distance", POSITIVE, "0"),
@@ -98,6 +102,18 @@ METHODS = "one of 'newest', 'mean'"
         (lambda: positions(count_from="left"), "count_from", ENDS, "'left'"),
         (lambda: encoder(dropout=2), "dropout", FRACTION, "2"),
         (lambda: layers.SequencePooling("last"), "method", METHODS, "'last'"),
+        (lambda: attention(causal="no"), "causal", FLAG, "'no'"),
+        (lambda: attention(use_bias=None), "use_bias", FLAG, "None"),
+        (lambda: attention(rotary=1), "rotary", FLAG, "1"),
+        (lambda: hstu(causal="no"), "causal", FLAG, "'no'"),
+        (lambda: feed_forward(gated="yes"), "gated", FLAG, "'yes'"),
+        (lambda: distance(bidirectional=0), "bidirectional", FLAG, "0"),
+        (lambda: encoder(scale_inputs=2.0), "scale_inputs", FLAG, "2.0"),
+        (lambda: encoder(final_norm="no"), "final_norm", FLAG, "'no'"),
+        (lambda: encoder(require_mask="no"), "require_mask", FLAG, "'no'"),
+        (lambda: attention(seed=1.5), "seed", SEED, "1.5"),
+        (lambda: encoder(seed=True), "seed", SEED, "True"),
+        (lambda: feed_forward(seed="1"), "seed", SEED, "'1'"),
     ],
 )
 def test_constructor(make, name, expected, received):
@@ -106,13 +122,67 @@ def test_constructor(make, name, expected, received):
         make()
 
 
-def test_encoder_without_blocks():
+@pytest.mark.parametrize(
+    ("blocks", "received"),
+    [
+        (lambda: [], "blocks=[]"),
+        (lambda: None, "blocks=None"),
+        (lambda: "block", "blocks='block'"),
+        (block, "one TransformerBlock"),
+    ],
+)
+def test_encoder_without_a_list_of_blocks(blocks, received):
     message = (
-        "`blocks` must be a list of at least one layer. Received: blocks=[]. Use for "
+        f"`blocks` must be a list of at least one layer. Received: {received}. Use for "
         "example [TransformerBlock(MultiHeadSelfAttention(2, 32), FeedForward(256))]."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        layers.SequenceEncoder([])
+        layers.SequenceEncoder(blocks())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "received", "example"),
+    [
+        (
+            lambda: layers.TransformerBlock(2, feed_forward()),
+            "attention",
+            "builtins.int",
+            "MultiHeadSelfAttention(2, 32)",
+        ),
+        (
+            lambda: layers.TransformerBlock(attention(), None),
+            "feed_forward",
+            "builtins.NoneType",
+            "FeedForward(256)",
+        ),
+        (
+            lambda: layers.SequenceEncoder([attention]),
+            "blocks",
+            "builtins.function",
+            "[TransformerBlock(MultiHeadSelfAttention(2, 32), FeedForward(256))]",
+        ),
+        (
+            lambda: encoder(position=200),
+            "position",
+            "builtins.int",
+            "PositionEmbedding(200)",
+        ),
+        (lambda: encoder(head="gelu"), "head", "builtins.str", "a Dense, or None"),
+    ],
+)
+def test_parts_that_are_no_layers(make, name, received, example):
+    ours = "keras" if KERAS_3 else "tf_keras"
+    message = (
+        f"`{name}` must be a layer of {ours}. Received: {received}. Use for example "
+        f"{example}."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+def test_seeds_of_numpy_are_seeds():
+    assert attention(seed=np.int64(3)).get_config()["seed"] == 3
+    assert attention(causal=np.False_).causal is False
 
 
 def test_rotation_turns_pairs():
@@ -187,6 +257,7 @@ EVERY_LAYER = {
 }
 TAKING_A_MASK = [
     "MultiHeadSelfAttention",
+    "TransformerBlock",
     "PositionEmbedding",
     "SequenceEncoder",
     "HSTUBlock",
@@ -196,6 +267,7 @@ TAKING_A_MASK = [
 ]
 TAKING_SEGMENTS = TAKING_A_MASK[:-2]
 TAKING_ATTENTION_MASKS = ["MultiHeadSelfAttention", "TransformerBlock", "HSTUBlock"]
+TAKING_ATTENTION_MASKS += ["SequenceEncoder"]
 
 
 def assert_raises(layer, message, inputs=INPUTS, **arguments):
@@ -274,7 +346,7 @@ def test_segment_ids_of_another_shape_or_dtype(name):
 @pytest.mark.parametrize("name", TAKING_ATTENTION_MASKS)
 @pytest.mark.parametrize("shape", [(5,), (4, 4), (5, 4), (3, 5, 5), (2, 2, 5, 5)])
 def test_attention_mask_of_another_shape(name, shape):
-    owner = "HSTUBlock" if name == "HSTUBlock" else "MultiHeadSelfAttention"
+    owner = "MultiHeadSelfAttention" if name == "TransformerBlock" else name
     assert_raises(
         EVERY_LAYER[name](),
         f"`attention_mask` of `{owner}` must have the shape [B, T, T] or "
@@ -309,6 +381,12 @@ def test_more_positions_than_learned():
     )
 
 
+def test_packed_rows_may_be_longer_than_the_learned_positions():
+    segment_ids = np.array([[1, 1, 1, 2, 2], [1, 1, 1, 1, 0]], np.int32)
+    layer = layers.PositionEmbedding(4)
+    assert layer(INPUTS, segment_ids=segment_ids).shape == INPUTS.shape
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 5), (2, 5, 5), (5, 5)])
 def test_attention_masks_that_fit(shape):
     assert (
@@ -333,6 +411,62 @@ def test_scores_of_blocks():
         "block_size=None to look at them.",
         return_attention_scores=True,
     )
+
+
+@pytest.mark.parametrize("name", ["PositionEmbedding", "SinusoidalPositions"])
+@pytest.mark.parametrize(
+    ("start", "received"),
+    [
+        (np.array([1, 2, 3]), "dtype=int64, shape=(3,)"),
+        (3, "dtype=int32, shape=()"),
+        (np.array([1.0, 2.0], np.float32), "dtype=float32, shape=(2,)"),
+    ],
+)
+def test_starts_that_are_none(name, start, received):
+    assert_raises(
+        EVERY_LAYER[name](),
+        f"`start` of `{name}` must be an integer tensor [B], (2,): how many items came "
+        f"before. Received: {received}. Count the real items of each earlier history.",
+        start=start,
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (
+            np.zeros([2, 5], np.float32),
+            "needs inputs of shape [B, T, D] (users, positions, width) with D known. "
+            "Received: shape=(2, 5).",
+        ),
+        (
+            np.zeros([2, 5, 6], np.int32),
+            "needs floating-point inputs [B, T, D]. Received: dtype=int32.",
+        ),
+    ],
+)
+def test_biases_of_something_else(inputs, message):
+    for bias in (distance(), layers.AlibiBias(2), layers.RelativeTimeBias(2)):
+        name = type(bias).__name__
+        assert_raises(bias, f"`{name}` {message}", inputs=inputs)
+
+
+def test_nothing_says_which_items_are_real():
+    layer = encoder(require_mask=True)
+    assert_raises(
+        layer,
+        "`SequenceEncoder(require_mask=True)` needs to know which items are real. "
+        "Received: mask=None, segment_ids=None, and inputs that carry no mask. Pass "
+        "mask=ids != 0; an operation between the embedding and this layer, such as "
+        "x + 1.0, may have lost it.",
+    )
+    rows = tf.RaggedTensor.from_row_lengths(tf.zeros([4, 6]), [3, 1])
+    for inputs, known in (
+        (INPUTS, {"mask": MASK}),
+        (INPUTS, {"segment_ids": MASK.astype("int32")}),
+        (rows, {}),
+    ):
+        assert layer(inputs, **known).shape[0] == 2
 
 
 def timed_attention():
@@ -371,9 +505,14 @@ TIMES = np.ones([2, 5], np.int64)
     ],
 )
 def test_times_that_are_missing(make, given, received):
+    layer = make()
+    # An encoder says so itself, before it has begun.
+    owner = "RelativeTimeBias"
+    if isinstance(layer, layers.SequenceEncoder):
+        owner = "SequenceEncoder"
     assert_raises(
-        make(),
-        "`RelativeTimeBias` needs `timestamps` and `request_times`, int64 [B, T] Unix "
+        layer,
+        f"`{owner}` needs `timestamps` and `request_times`, int64 [B, T] Unix "
         f"seconds. Received: {received}. Pass both to the outermost layer that is "
         "called, or leave the bias out.",
         **given,

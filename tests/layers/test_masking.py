@@ -16,46 +16,46 @@ from tfrs_selfattn import layers
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.ops import lengths_mask
 
-B, D = 2, 5
+B, D, HEADS = 2, 5, 2
+SIZES = st.sampled_from([(B, D, HEADS), (1, 6, 3), (3, 4, 1)])  # users, width, heads
 LENGTH = 6
-few = settings(max_examples=5, derandomize=True, deadline=None)
+few = settings(max_examples=5)
 JUNK = [np.nan, np.inf, -np.inf, 3e38, 7.0]
 RATE = 0.4
 
 
-def attention(dtype, causal=True, **options):
+def attention(dtype, causal=True, heads=HEADS, **options):
     return layers.MultiHeadSelfAttention(
-        2, 4, causal=causal, dropout=RATE, seed=1, dtype=dtype, **options
+        heads, 4, causal=causal, dropout=RATE, seed=1, dtype=dtype, **options
     )
 
 
-def every_bias(dtype, causal):
+def every_bias(dtype, causal, heads):
     return [
         layers.RelativePositionBias(
-            2, num_buckets=6, max_distance=9, bidirectional=not causal, dtype=dtype
+            heads, num_buckets=6, max_distance=9, bidirectional=not causal, dtype=dtype
         ),
-        layers.RelativeTimeBias(2, num_buckets=50, dtype=dtype),
-        layers.AlibiBias(2, dtype=dtype),
+        layers.RelativeTimeBias(heads, num_buckets=50, dtype=dtype),
+        layers.AlibiBias(heads, dtype=dtype),
     ]
 
 
-def full_attention(dtype, causal=True, **options):
-    return attention(
-        dtype, causal, rotary=True, biases=every_bias(dtype, causal), **options
-    )
+def full_attention(dtype, causal=True, heads=HEADS, **options):
+    biases = every_bias(dtype, causal, heads)
+    return attention(dtype, causal, heads, rotary=True, biases=biases, **options)
 
 
-def blockwise_attention(dtype, causal=True):
-    return full_attention(dtype, causal, block_size=4)
+def blockwise_attention(dtype, causal=True, heads=HEADS):
+    return full_attention(dtype, causal, heads, block_size=4)
 
 
 def block(norm):
-    def make(dtype, causal=True):
+    def make(dtype, causal=True, heads=HEADS):
         feed_forward = layers.FeedForward(
             7, gated=norm == "gated", dropout=RATE, seed=3, dtype=dtype
         )
         return layers.TransformerBlock(
-            attention(dtype, causal),
+            attention(dtype, causal, heads),
             feed_forward,
             dropout=RATE,
             norm=norm,
@@ -66,24 +66,24 @@ def block(norm):
     return make
 
 
-def hstu_block(dtype, causal=True):
+def hstu_block(dtype, causal=True, heads=HEADS):
     return layers.HSTUBlock(
-        2,
+        heads,
         3,
         causal=causal,
         dropout=RATE,
-        biases=every_bias(dtype, causal),
+        biases=every_bias(dtype, causal, heads),
         seed=4,
         dtype=dtype,
     )
 
 
-def encoder(dtype, causal=True):
+def encoder(dtype, causal=True, heads=HEADS):
     return layers.SequenceEncoder(
         [
-            block("query")(dtype, causal),
-            block("gated")(dtype, causal),
-            hstu_block(dtype, causal),
+            block("query")(dtype, causal, heads),
+            block("gated")(dtype, causal, heads),
+            hstu_block(dtype, causal, heads),
         ],
         position=layers.PositionEmbedding(32, dtype=dtype),
         dropout=RATE,
@@ -107,13 +107,13 @@ TIMED = ("full_attention", "blockwise_attention", "hstu_block", "encoder")
 _built = {}
 
 
-def built(name, dtype="float32", causal=True):
+def built(name, dtype="float32", causal=True, width=D, heads=HEADS):
     """One layer for all examples: building and the first call are what costs."""
-    key = name, dtype, causal
+    key = name, dtype, causal, width, heads
     if key not in _built:
-        layer = LAYERS[name](dtype, causal)
+        layer = LAYERS[name](dtype, causal, heads)
         layer.timed = name in TIMED
-        layer.build([B, LENGTH, D])
+        layer.build([None, LENGTH, width])
         _built[key] = randomize(layer, seed=len(name))
     return _built[key]
 
@@ -155,7 +155,7 @@ dtypes = pytest.mark.parametrize(
     ],
 )
 masks = st.lists(
-    st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH), min_size=B, max_size=B
+    st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH), min_size=3, max_size=3
 ).map(np.array)
 seeds = st.integers(0, 1000)
 
@@ -163,12 +163,19 @@ seeds = st.integers(0, 1000)
 @dtypes
 @modes
 @few
-@given(mask=masks, seed=seeds, junk=st.sampled_from(JUNK), causal=st.booleans())
+@given(
+    size=SIZES,
+    mask=masks,
+    seed=seeds,
+    junk=st.sampled_from(JUNK),
+    causal=st.booleans(),
+)
 def test_junk_under_padding_changes_nothing(
-    name, training, dtype, mask, seed, junk, causal
+    name, training, dtype, size, mask, seed, junk, causal
 ):
-    layer = built(name, dtype, causal)
-    inputs = draw(seed, B, LENGTH, D)
+    users, width, heads = size
+    layer, mask = built(name, dtype, causal, width, heads), mask[:users]
+    inputs = draw(seed, users, LENGTH, width)
     dirty = np.where(mask[..., np.newaxis], inputs, np.float32(junk))
     clean, *clean_scores = outputs(layer, inputs, training, mask=mask)
     found, *scores = outputs(layer, dirty, training, mask=mask)
@@ -198,15 +205,16 @@ def test_junk_in_segment_zero_changes_nothing(name, training, cut, seed, junk):
 @dtypes
 @modes
 @few
-@given(mask=masks, seed=seeds, t=st.integers(0, LENGTH - 2))
+@given(size=SIZES, mask=masks, seed=seeds, t=st.integers(0, LENGTH - 2))
 def test_the_future_changes_nothing_earlier_and_something_later(
-    name, training, dtype, mask, seed, t
+    name, training, dtype, size, mask, seed, t
 ):
-    layer = built(name, dtype)
+    users, width, heads = size
+    layer, mask = built(name, dtype, True, width, heads), mask[:users]
     mask[:, t + 1] = True  # the item that changes is a real one
-    inputs = draw(seed, B, LENGTH, D)
+    inputs = draw(seed, users, LENGTH, width)
     changed = inputs.copy()
-    changed[:, t + 1 :] = draw(seed + 1, B, LENGTH - t - 1, D)
+    changed[:, t + 1 :] = draw(seed + 1, users, LENGTH - t - 1, width)
     before, *scores_before = outputs(layer, inputs, training, mask=mask)
     after, *scores_after = outputs(layer, changed, training, mask=mask)
     np.testing.assert_array_equal(after[:, : t + 1], before[:, : t + 1])
@@ -214,6 +222,36 @@ def test_the_future_changes_nothing_earlier_and_something_later(
         assert (np.abs(after[:, t + 1] - before[:, t + 1]).max(axis=-1) > 1e-3).all()
     for ours, theirs in zip(scores_after, scores_before, strict=True):
         np.testing.assert_array_equal(ours[:, :, : t + 1], theirs[:, :, : t + 1])
+
+
+@pytest.mark.parametrize("how", ["graph", "xla"])
+@pytest.mark.parametrize("name", ["blockwise_attention", "encoder"])
+def test_neither_junk_nor_the_future_changes_a_graph(name, how):
+    """In the encoder are all the others."""
+    layer = built(name)
+    inputs = draw(0, B, LENGTH, D)
+    times = times_of(inputs)
+    mask = np.array([[0, 1, 1, 0, 1, 1], [1, 1, 1, 1, 0, 1]], bool)
+
+    @tf.function(jit_compile=how == "xla")
+    def call(inputs):
+        return layer(inputs, mask=tf.constant(mask), training=True, **times)
+
+    def outputs_of(inputs):
+        rewind(layer)
+        return call(tf.constant(inputs)).numpy()
+
+    clean = outputs_of(inputs)
+    for junk in JUNK:
+        dirty = np.where(mask[..., np.newaxis], inputs, np.float32(junk))
+        np.testing.assert_array_equal(outputs_of(dirty)[mask], clean[mask])
+    for t in range(LENGTH - 1):
+        changed = inputs.copy()
+        changed[:, t + 1 :] = draw(1, B, LENGTH - t - 1, D)
+        found = outputs_of(changed)
+        earlier = mask & (np.arange(LENGTH) <= t)
+        np.testing.assert_array_equal(found[earlier], clean[earlier])
+        assert np.abs(found - clean).max() > 1e-3
 
 
 @every_layer
@@ -228,12 +266,13 @@ def test_without_causal_the_future_does_reach_back(name):
 
 @every_layer
 @few
-@given(length=st.integers(1, LENGTH), seed=seeds, more=st.integers(0, 5))
-def test_side_and_length_of_padding_do_not_matter(name, length, seed, more):
-    layer = built(name)
-    items = draw(seed, B, length, D)
-    padding = draw(seed + 1, B, more, D)
-    real, unreal = np.ones([B, length], bool), np.zeros([B, more], bool)
+@given(size=SIZES, length=st.integers(1, LENGTH), seed=seeds, more=st.integers(0, 5))
+def test_side_and_length_of_padding_do_not_matter(name, size, length, seed, more):
+    users, width, heads = size
+    layer = built(name, width=width, heads=heads)
+    items = draw(seed, users, length, width)
+    padding = draw(seed + 1, users, more, width)
+    real, unreal = np.ones([users, length], bool), np.zeros([users, more], bool)
     alone, *_ = outputs(layer, items, mask=real)
     left, *_ = outputs(
         layer,
@@ -253,15 +292,17 @@ def test_side_and_length_of_padding_do_not_matter(name, length, seed, more):
 @every_layer
 @few
 @given(
+    size=SIZES,
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     padding=st.integers(0, 2),
     seed=seeds,
     causal=st.booleans(),
 )
-def test_a_packed_row_equals_separate_rows(name, lengths, padding, seed, causal):
-    layer = built(name, causal=causal)
-    parts = [draw(seed + i, 1, n, D) for i, n in enumerate(lengths)]
-    row = np.concatenate([*parts, np.zeros([1, padding, D], "float32")], axis=1)
+def test_a_packed_row_equals_separate_rows(name, size, lengths, padding, seed, causal):
+    _, width, heads = size
+    layer = built(name, causal=causal, width=width, heads=heads)
+    parts = [draw(seed + i, 1, n, width) for i, n in enumerate(lengths)]
+    row = np.concatenate([*parts, np.zeros([1, padding, width], "float32")], axis=1)
     numbers = [np.full([1, n], i) for i, n in enumerate(lengths, 1)]
     segment_ids = np.concatenate([*numbers, np.zeros([1, padding])], axis=1)
     packed, *_ = outputs(layer, row, segment_ids=segment_ids.astype("int32"))
@@ -323,7 +364,7 @@ def test_attention_to_nothing_is_zero_without_a_bias():
 
 @every_layer
 @few
-@given(mask=masks, seed=seeds)
+@given(mask=masks.map(lambda mask: mask[:B]), seed=seeds)
 def test_a_batch_equals_its_rows_one_by_one(name, mask, seed):
     layer = built(name)
     inputs = draw(seed, B, LENGTH, D)
@@ -338,7 +379,7 @@ def test_a_batch_equals_its_rows_one_by_one(name, mask, seed):
 
 
 @few
-@given(mask=masks, seed=seeds, junk=st.sampled_from(JUNK))
+@given(mask=masks.map(lambda mask: mask[:B]), seed=seeds, junk=st.sampled_from(JUNK))
 def test_pooling_ignores_junk_under_padding(mask, seed, junk):
     inputs = draw(seed, B, LENGTH, D)
     dirty = np.where(mask[..., np.newaxis], inputs, np.float32(junk))
@@ -392,7 +433,11 @@ def test_gradients_do_not_see_junk_under_padding(name, junk):
 
 @pytest.mark.parametrize("name", TIMED)
 @few
-@given(mask=masks, seed=seeds, junk=st.sampled_from([0, -1, 2**62, -(2**62)]))
+@given(
+    mask=masks.map(lambda mask: mask[:B]),
+    seed=seeds,
+    junk=st.sampled_from([0, -1, 2**62, -(2**62)]),
+)
 def test_times_under_padding_change_nothing(name, mask, seed, junk):
     layer = built(name)
     inputs = draw(seed, B, LENGTH, D)
@@ -504,3 +549,71 @@ def test_implicit_masks_are_lost_as_keras_loses_them():
     lost = layer(items + 0.0).numpy()
     assert np.abs(lost - masked).max() > 1e-6
     np.testing.assert_array_equal(layer(items + 0.0, mask=ids != 0), masked)
+
+
+def test_keras_attention_loses_them_in_the_same_places():
+    ids = tf.constant([[3, 1, 0], [0, 0, 2]])
+    items = keras.layers.Embedding(9, D, mask_zero=True)(ids)
+    theirs = keras.layers.MultiHeadAttention(2, 3)
+    masked = theirs(items, items, use_causal_mask=True).numpy()
+    lost = theirs(items + 0.0, items + 0.0, use_causal_mask=True).numpy()
+    assert np.abs(lost - masked).max() > 1e-6
+    # There the mask of keys has to be made by hand, T times as large.
+    keys = tf.repeat((ids != 0)[:, tf.newaxis], 3, axis=1)
+    found = theirs(items + 0.0, items + 0.0, attention_mask=keys, use_causal_mask=True)
+    real = (ids != 0).numpy()
+    np.testing.assert_allclose(found.numpy()[real], masked[real], rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_can_insist_on_a_mask():
+    ids = tf.constant([[3, 1, 0], [0, 0, 2]])
+    items = keras.layers.Embedding(9, D, mask_zero=True)(ids)
+    layer = layers.SequenceEncoder([block("pre")("float32")], require_mask=True)
+    expected = layer(tf.identity(items), mask=ids != 0)
+    np.testing.assert_array_equal(layer(items), expected)
+    with pytest.raises(ValueError, match=r"mask=None, segment_ids=None, and inputs"):
+        layer(items + 0.0)
+
+
+POOLINGS = {
+    "newest": layers.SequencePooling,
+    "mean": lambda: layers.SequencePooling("mean"),
+    "interests": lambda: layers.AttentionPooling(2),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("how", ["graph", "sequential", "functional", "gradient"])
+def test_ragged_ids_wherever_keras_takes_them(how, pooling):
+    ids = np.array([[3, 1, 4, 1, 5, 0], [2, 6, 0, 0, 0, 0]], np.int32)
+    rows = tf.RaggedTensor.from_tensor(ids, lengths=[5, 2])
+    parts = [
+        keras.layers.Embedding(9, D, mask_zero=True),
+        layers.SequenceEncoder([block("pre")("float32")]),
+        POOLINGS[pooling](),
+    ]
+
+    def call(ids):
+        for part in parts:
+            ids = part(ids)
+        return ids
+
+    expected = call(tf.constant(ids))
+    if how == "graph":
+        call = tf.function(call)
+    elif how == "sequential":
+        call = keras.Sequential(parts)
+    elif how == "functional":
+        inputs = keras.Input([None], dtype="int32", ragged=True)
+        call = keras.Model(inputs, call(inputs))
+    if how != "gradient":
+        np.testing.assert_allclose(call(rows), expected, rtol=1e-5, atol=1e-5)
+        return
+    weights = [weight for part in parts[1:] for weight in part.trainable_weights]
+    slopes = []
+    for each in (tf.constant(ids), rows):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(call(each) ** 2)
+        slopes.append(tape.gradient(loss, weights))
+    for ours, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -61,11 +61,15 @@ ENCODERS = {
     "hstu": [hstu(), hstu()],
     "hstu biases": [hstu(biases=biases()), hstu(biases=biases())],
     "hstu not causal": [hstu(causal=False)],
+    "hstu window": [hstu(window=2), hstu(window=3, causal=False)],
     "another attention": [block(), block("query", Doubled)],
     "another block": [
         DoubledBlock(layers.MultiHeadSelfAttention(2, 4), layers.FeedForward(9))
     ],
 }
+
+
+COMPILED = ("gated", "window", "biases", "hstu biases")
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -95,6 +99,12 @@ def test_it_is_the_last_position_of_all(name):
     found = newest(tf.constant(inputs)).numpy()
     assert found.shape == (B, 1, D)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    if name in COMPILED:
+        compiled = tf.function(
+            lambda x: encoder.newest(x, **arguments), jit_compile=True
+        )
+        found = compiled(tf.constant(inputs))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_who_can():

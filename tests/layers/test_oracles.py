@@ -140,9 +140,20 @@ def test_attention_with_positions_and_times(options, heads, masks):
 @masks_of_every_kind
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both_ways"])
 @pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
-def test_hstu_block(biased, causal, masks):
+@pytest.mark.parametrize("block_size", [None, 3])
+def test_hstu_block(block_size, biased, causal, masks):
     biases = some_biases(H) if biased else []
-    layer = built(layers.HSTUBlock(H, K, causal=causal, biases=biases))
+    window = None if biased else 3
+    layer = built(
+        layers.HSTUBlock(
+            H,
+            K,
+            causal=causal,
+            biases=biases,
+            window=window,
+            block_size=block_size,
+        )
+    )
     times = {"timestamps": TIMES, "request_times": REQUESTS} if biased else {}
     expected = oracles.hstu_block(
         INPUTS,
@@ -150,6 +161,7 @@ def test_hstu_block(biased, causal, masks):
         H,
         biases=bias_loops(layer) if biased else [],
         causal=causal,
+        window=window,
         **masks,
     )
     real = real_positions(masks)
@@ -242,11 +254,21 @@ def test_positions_past_the_last_share_it(count_from):
     assert_close(function(INPUTS), expected)
 
 
+@pytest.mark.parametrize("count_from", ["newest", "oldest"])
+def test_segments_longer_than_the_learned_positions_share_the_last(count_from):
+    segments = np.array([[1] * 4 + [2] * 3, [1] * 7, [1, 2, 2, 2, 2, 2, 0]], np.int32)
+    layer = built(layers.PositionEmbedding(3, count_from=count_from))
+    found = np.array(layer(INPUTS, segment_ids=segments))
+    table = np.array(layer._embeddings)
+    real = segments != 0
+    expected = oracles.add_positions(INPUTS, table, real, segments, count_from)
+    assert_close(found[real], expected[real])
+    assert np.isfinite(found).all()
+
+
 @masks_of_every_kind
 @pytest.mark.parametrize("final_norm", [True, False])
 def test_sequence_encoder(final_norm, masks):
-    if "attention_mask" in masks:
-        masks = {k: v for k, v in masks.items() if k != "attention_mask"}
     norms = ["query", "pre", "post"]
     encoder = layers.SequenceEncoder(
         [block(norm) for norm in norms],

@@ -71,6 +71,15 @@ def hit_rate(score, split, k=1):
     return evaluate_ranking(score, split.test, ks=(k,)).metrics[f"hr@{k}"]
 
 
+def test_ragged_histories_score_as_padded_ones():
+    model = make_model()
+    rows = tf.ragged.constant([[3, 1, 4], [5], []], dtype=tf.int32)
+    np.testing.assert_allclose(model(rows), model(rows.to_tensor()), atol=1e-6)
+    scores = model.score(rows)
+    assert scores.shape == (3, ITEMS)
+    np.testing.assert_allclose(scores, model.score(rows.to_tensor()), atol=1e-5)
+
+
 def test_the_loss_falls_towards_the_entropy_of_the_log(trained, log):
     _, losses = trained
     entropy = -sum(p * math.log(p) for p in log.probabilities)

@@ -98,6 +98,16 @@ def test_the_query_is_that_of_the_encoder_with_the_next_times(name):
     np.testing.assert_allclose(found, states[0, -1], rtol=1e-5, atol=1e-6)
 
 
+def test_ragged_histories_and_times():
+    items = tf.ragged.constant([[9, 3, 7], [1], []], dtype=tf.int32)
+    times = tf.ragged.constant([[5, 90, 4000], [70], []], dtype=tf.int64)
+    request = tf.constant([10**6, 80, 5], tf.int64)
+    tower = TOWERS["sasrec"]
+    found = tower(items, timestamps=times, request_time=request)
+    dense = items.to_tensor(), times.to_tensor(), request
+    np.testing.assert_allclose(found, QUERIES["sasrec"](*dense), rtol=1e-5, atol=1e-6)
+
+
 @every
 def test_only_differences_of_times_count(name):
     items, times = [1, 2, 3], [100, 5000, 5000]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -178,10 +180,44 @@ def test_no_mask_hides_nothing():
 @pytest.mark.parametrize("part", ["padding", "segment_ids", "allowed"])
 def test_what_may_leave_a_row_without_a_key(part):
     assert not AttentionMask(causal=True).may_hide_all
-    assert AttentionMask(**{part: tf.ones([1, 3, 3], tf.bool)}).may_hide_all
+    dtype = tf.int32 if part == "segment_ids" else tf.bool
+    assert AttentionMask(**{part: tf.ones([1, 3, 3], dtype)}).may_hide_all
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"window": 0},
+            "`window` must be a positive integer. Received: window=0. Or pass None.",
+        ),
+        (
+            {"causal": "no"},
+            "`causal` must be a bool. Received: causal='no'. Use True or False.",
+        ),
+        (
+            {"padding": np.ones([1, 3], np.int32)},
+            "`padding` must be bool, True = may be attended to. Received: dtype=int32. "
+            "Use for example ids != 0.",
+        ),
+        (
+            {"allowed": tf.ones([3, 3])},
+            "`allowed` must be bool, True = may be attended to. Received: "
+            "dtype=float32. Use for example ids != 0.",
+        ),
+        (
+            {"segment_ids": [[1.0, 2.0]]},
+            "`segment_ids` must be integers, 0 for padding. Received: dtype=float32. "
+            "Number the users of each row 1, 2, … as int32.",
+        ),
+    ],
+)
+def test_parts_that_make_no_mask(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        AttentionMask(**arguments)
+
+
+@settings(max_examples=60)
 @given(
     st.integers(1, 6),
     st.booleans(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -94,3 +95,10 @@ def test_graph_and_xla_draw_what_eager_draws():
     expected = draw()
     np.testing.assert_array_equal(tf.function(draw)(), expected)
     np.testing.assert_array_equal(tf.function(draw, jit_compile=True)(), expected)
+
+
+@pytest.mark.parametrize("rate", [1.5, -0.1, 1.0, float("nan"), "half"])
+def test_rates_that_are_none(rate):
+    message = f"`rate` must be a number in [0, 1). Received: rate={rate!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        stateless_dropout(tf.ones([3]), rate, SEED)

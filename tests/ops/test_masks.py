@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,7 +51,7 @@ def test_positions_restart_in_each_segment(count_from, numbers):
     np.testing.assert_array_equal(positions, numbers)
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.lists(st.integers(1, 4), min_size=1, max_size=4), min_size=1, max_size=4
@@ -69,6 +71,14 @@ def test_positions_equal_the_loop(parts, padding, left, count_from):
     for user, t in np.argwhere(mask):
         expected = oracles.place(user, t, mask, segment_ids, count_from)
         assert found[user, t] == expected
+
+
+def test_positions_from_neither_end():
+    message = (
+        "`count_from` must be one of 'newest', 'oldest'. Received: count_from='left'."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        item_positions(tf.ones([1, 2], tf.bool), count_from="left")
 
 
 def test_align_right_picture():
@@ -108,7 +118,7 @@ def test_align_right_of_nothing(shape):
     np.testing.assert_array_equal(aligned, np.zeros([shape[0], 1]))
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.lists(st.integers(0, 9), min_size=6, max_size=6), min_size=1, max_size=4

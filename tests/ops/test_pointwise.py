@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests import oracles
 from tfrs_selfattn.ops import AttentionMask, pointwise_attention
 from tfrs_selfattn.ops.attention import CHUNK_ROWS
-from tfrs_selfattn.ops.biases import LinearBias
+from tfrs_selfattn.ops.biases import LinearBias, TimeBias
 
 B, H, T, K, V = 2, 2, 7, 3, 5
 random = np.random.default_rng(0)
@@ -97,3 +97,38 @@ def test_half_precision_is_close(dtype):
     found = pointwise_attention(*half, mask)
     assert found.dtype == dtype
     np.testing.assert_allclose(tf.cast(found, tf.float32), exact, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 7, 9])
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"causal": True},
+        {"window": 3},
+        {"window": 4, "causal": True, "segment_ids": tf.constant(SEGMENTS)},
+        {"padding": tf.constant(PADDING), "allowed": tf.constant(ALLOWED)},
+    ],
+    ids=lambda masks: "+".join(masks),
+)
+def test_blocks_have_the_gradient_of_tensorflow(masks, block_size):
+    mask = AttentionMask(**masks)
+    times = tf.constant(np.cumsum(10 ** random.integers(0, 6, [B, T]), 1), tf.int64)
+    tensors = [*map(tf.constant, (QUERY, KEY, draw(B, H, T, K), draw(8, H)))]
+    direction = draw(B, H, T, K)
+    found = []
+    for size in (block_size, None):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            *heads, table = tensors
+            bias = [LinearBias(H), TimeBias(table, times, times + 100)]
+            output = pointwise_attention(*heads, mask, bias=bias, block_size=size)
+            loss = tf.reduce_sum(output * direction)
+        found.append([output, *tape.gradient(loss, tensors)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_nothing():
+    message = r"`block_size` must be a positive integer\. Received: block_size=0\."
+    with pytest.raises(ValueError, match=message):
+        pointwise_attention(QUERY, KEY, VALUE, AttentionMask(), block_size=0)

@@ -35,7 +35,7 @@ def scores_and_k(draw):
     return values.reshape(batch_size, width), k, block
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(scores_and_k())
 def test_two_levels_equal_one_level_bit_for_bit(case):
     scores, k, block = case
@@ -103,7 +103,7 @@ def searches(draw):
     return queries.astype(np.float32), candidates.astype(np.float32), k, *lists
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(searches())
 def test_exact_search_equals_loops(case):
     scores, rows = exact_search(*case)

@@ -11,7 +11,9 @@
 | the whole encoder, `[B, T, D]` to `[B, T, D]` | `SequenceEncoder`, `encoders` |
 | one vector per user, `[B, T, D]` to `[B, D]` | `SequencePooling`, `AttentionPooling` |
 | several vectors per user, `[B, T, D]` to `[B, K, D]` | `AttentionPooling` |
-| a history that grows event by event | `incremental` |
+| histories of thousands of items | `block_size` of the attention or of an encoder; `window` |
+| several users in one row | `segment_ids` beside the inputs |
+| a history that grows event by event | `incremental`, of encoders with `count_from="oldest"` |
 """  # noqa: E501
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from tfrs_selfattn.ops.dropout import stateless_dropout
 from tfrs_selfattn.ops.masks import lengths_mask
 
 _REPLICA_STRIDE = 1 << 32  # seeds of two replicas never meet
+_EPSILON = 1e-6  # of every layer norm
+# In pure half precision the slope of 1 / sqrt(0 + epsilon), at padding, overflows.
+_POLICY_OF_NORMS = {"float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
 class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
@@ -30,17 +33,23 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
     def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.seed = seed
+        self.seed = _check_seed(seed)
         self._seed_state: Any = None
-        self._takes_mask = "mask" in inspect.signature(self.call).parameters
+        # Names of what may follow the inputs in a call.
+        self._arguments = tuple(inspect.signature(self.call).parameters)[1:]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Keras 3 drops the implicit mask of a layer that is given several tensors.
-        if KERAS_3 and not args and kwargs.get("mask") is None:
-            mask = getattr(inputs, "_keras_mask", None)
-            symbolic = isinstance(inputs, keras.KerasTensor)
-            if mask is not None and not symbolic and self._takes_mask:
-                kwargs["mask"] = mask
+        mask = getattr(inputs, "_keras_mask", None)
+        fits = len(args) <= len(self._arguments)  # else let Keras complain
+        if mask is not None and "mask" in self._arguments and fits:
+            given = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
+            if given.get("mask") is None:
+                # None in the place of the mask, `layer(items, None, attention_mask)`,
+                # would hide it from Keras, and Keras 3 drops it beside other tensors.
+                given.pop("mask", None)
+                if KERAS_3 and not isinstance(inputs, keras.KerasTensor):
+                    given["mask"] = mask
+                return super().__call__(inputs, **given)
         return super().__call__(inputs, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -81,6 +90,15 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
         """The dtype policy to hand to every sublayer."""
         return self.dtype_policy
 
+    def layer_norm(self, name: str) -> Any:
+        """A layer norm whose statistics and weights are float32 in every precision."""
+        policy = self.sublayer_dtype()
+        return keras.layers.LayerNormalization(
+            epsilon=_EPSILON,
+            name=name,
+            dtype=_POLICY_OF_NORMS.get(policy.name, policy),
+        )
+
     def build_sublayer(self, layer: Any, input_shape: Any) -> None:
         """Builds a layer that this one owns, with its name in those of its weights.
 
@@ -102,14 +120,35 @@ class SequenceLayer(keras.layers.Layer):  # type: ignore[misc]
         return int(shape[-1])
 
 
-def has_newest(layer: Any) -> bool:
-    """Whether a layer can work out its last position alone, by a method `newest`.
+def _check_seed(seed: Any) -> int | None:
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise ValueError(
+            f"`seed` must be an integer or None. Received: seed={seed!r}. Use for "
+            "example seed=1, or None for one that keras.utils.set_random_seed governs."
+        )
+    return int(seed)
 
-    A subclass that overrides `call` and not `newest` cannot: the inherited method would
+
+def has_newest(layer: Any) -> bool:
+    """Whether a layer can work out its last position alone, by a method `newest`."""
+    return _has_beside_call(layer, "newest")
+
+
+def has_append(layer: Any) -> bool:
+    """Whether a layer can go on from what it remembers, by a method `append`."""
+    return _has_beside_call(layer, "append")
+
+
+def _has_beside_call(layer: Any, method: str) -> bool:
+    """Whether a class has a method that computes what its `call` does.
+
+    A subclass that overrides `call` and not the method has not: what it inherits would
     pass its own computation by.
     """
     for kind in type(layer).__mro__:
-        if "newest" in vars(kind):
+        if method in vars(kind):
             return True
         if "call" in vars(kind):
             return False
@@ -170,6 +209,26 @@ def check_segment_ids(layer: Any, ids: Any, inputs: tf.Tensor) -> tf.Tensor | No
             "1, 2, … as int32."
         )
     return ids
+
+
+def check_start(layer: Any, start: Any, inputs: tf.Tensor) -> tf.Tensor | None:
+    """Returns an int32 `[B]` tensor that fits the inputs, else raises `ValueError`."""
+    if start is None:
+        return None
+    start = tf.convert_to_tensor(start)
+    users = inputs.shape[:1]
+    if not (
+        start.dtype.is_integer
+        and start.shape.rank == 1
+        and start.shape.is_compatible_with(users)
+    ):
+        raise ValueError(
+            f"`start` of `{type(layer).__name__}` must be an integer tensor [B], "
+            f"{tuple(users)}: how many items came before. Received: dtype="
+            f"{start.dtype.name}, shape={tuple(start.shape)}. Count the real items of "
+            "each earlier history."
+        )
+    return tf.cast(start, tf.int32)
 
 
 def check_attention_mask(layer: Any, mask: Any, inputs: tf.Tensor) -> tf.Tensor | None:
@@ -253,3 +312,26 @@ def restore_layer(layer: Any) -> Any:
     if isinstance(layer, dict):
         return keras.saving.deserialize_keras_object(layer)
     return layer
+
+
+def check_layer(name: str, layer: Any, example: str) -> Any:
+    """A layer, restored if need be; `ValueError` for anything else.
+
+    A layer of the other Keras is something else too: it cannot live in one of this.
+    """
+    layer = restore_layer(layer)
+    if not isinstance(layer, keras.layers.Layer):
+        kind = type(layer)
+        raise ValueError(
+            f"`{name}` must be a layer of {keras.layers.Layer.__module__.split('.')[0]}"
+            f". Received: {kind.__module__.split('.')[0]}.{kind.__qualname__}. Use for "
+            f"example {example}."
+        )
+    return layer
+
+
+def fresh_initializer(initializer: Any) -> Any:
+    """A copy of an initializer, which draws anew where a shared one would repeat."""
+    if hasattr(initializer, "get_config"):
+        return type(initializer).from_config(initializer.get_config())
+    return initializer

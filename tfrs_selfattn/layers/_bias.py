@@ -11,6 +11,7 @@ from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn._keras import keras
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
+    check_float,
     check_timestamps,
     restore_layer,
 )
@@ -62,6 +63,8 @@ class BiasLayer(SequenceLayer):
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        check_float(self, inputs)
+        self.check_inputs_shape(inputs.shape)
         bias = self.blocks(*check_timestamps(self, timestamps, request_times, inputs))
         positions = tf.range(static_or_dynamic(inputs, 1))
         return bias.block(bias.parameters, positions, positions)

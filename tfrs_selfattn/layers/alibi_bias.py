@@ -36,9 +36,13 @@ class AlibiBias(BiasLayer):
     >>> AlibiBias(num_heads=2)(tf.zeros([3, 5, 16])).shape
     TensorShape([1, 2, 5, 5])
 
+    Differs from: `keras_hub.layers.AlibiBias`, which takes all logits and returns them
+    with the bias added. From the paper, which is about causal attention: here $|t - s|$
+    serves both directions. For H no power of two its authors' code takes slopes of the
+    powers around H; here one formula holds.
+
     References:
-        - [Press et al., 2022](https://arxiv.org/abs/2108.12409), section 3. For H no
-          power of two the paper picks slopes of the next power; here one formula holds.
+        - [Press et al., 2022](https://arxiv.org/abs/2108.12409), section 3.
     """
 
     def blocks(

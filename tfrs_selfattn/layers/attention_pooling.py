@@ -51,6 +51,10 @@ class AttentionPooling(SequenceLayer):
     >>> AttentionPooling(num_interests=4)(tf.ones([3, 5, 16])).shape
     TensorShape([3, 4, 16])
 
+    Differs from: `keras.layers.Attention`, which needs a query from outside. From Lin
+    et al., who add a penalty so that the vectors differ, and from ComiRec, which adds
+    positions before it pools: here the encoder has done so.
+
     References:
         - [Lin et al., 2017](https://arxiv.org/abs/1703.03130), section 2.1.
         - [Cen et al., 2020](https://arxiv.org/abs/2005.09347) (ComiRec-SA), section

@@ -28,9 +28,15 @@ def sasrec(
     max_length: int = 200,
     dropout: float = 0.2,
     time_aware: bool = False,
+    count_from: str = "newest",
+    block_size: int | None = None,
     seed: int | None = None,
 ) -> SequenceEncoder:
-    """SASRec: causal, learned positions from the newest item, query-only norms, ReLU.
+    r"""SASRec: causal, learned positions from the newest item, query-only norms, ReLU.
+
+    $N(B_n(\ldots B_1(d(\sqrt{D}\,x + P))))$ with learned positions $P$, dropout $d$, a
+    norm $N$, and blocks $B$ of `TransformerBlock`, "query", whose ReLU network is as
+    wide as the items.
 
     Args:
         width: int. D, the width of the item vectors. Defaults to `64`.
@@ -40,13 +46,26 @@ def sasrec(
         dropout: float in [0, 1). Defaults to `0.2`.
         time_aware: bool. Add a bias by the time between items to the attention; the
             encoder then needs `timestamps` and `request_times`. Defaults to `False`.
+        count_from: str. "newest" gives the last item position 0, "oldest" the first,
+            so that an encoded history can be continued event by event
+            (`layers.incremental`). Defaults to `"newest"`.
+        block_size: int. Attend block against block, for histories of thousands of
+            items (`MultiHeadSelfAttention`). Defaults to `None`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
-        `SequenceEncoder`.
+        `SequenceEncoder`, from float `[B, T, D]` to float `[B, T, D]`.
 
     Raises:
         ValueError: when an argument is out of range or the heads do not divide D.
+
+    Example:
+
+    >>> encoders.sasrec(16, num_blocks=1)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the authors' code, which has no output projection in the attention, no
+    dropout behind it, and needs padding on the left.
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.
@@ -60,6 +79,7 @@ def sasrec(
                 key_dim,
                 dropout=dropout,
                 biases=_time_biases(num_heads, time_aware),
+                block_size=block_size,
                 seed=_seed(seed, index, 1),
             ),
             FeedForward(width, dropout=dropout, seed=_seed(seed, index, 2)),
@@ -71,7 +91,7 @@ def sasrec(
     ]
     return SequenceEncoder(
         blocks,
-        position=PositionEmbedding(max_length),
+        position=PositionEmbedding(max_length, count_from=count_from),
         dropout=dropout,
         scale_inputs=True,
         seed=seed,
@@ -79,17 +99,26 @@ def sasrec(
 
 
 def gsasrec(width: int = 64, **options: Any) -> SequenceEncoder:
-    """gSASRec: SASRec's encoder; the paper changes the loss (gBCE) and the negatives.
+    r"""gSASRec: SASRec's encoder; the paper changes the loss (gBCE) and the negatives.
+
+    The equation is `sasrec`'s.
 
     Args:
         width: int. D, the width of the item vectors. Defaults to `64`.
         **options: as of `sasrec`.
 
     Returns:
-        `SequenceEncoder`.
+        `SequenceEncoder`, from float `[B, T, D]` to float `[B, T, D]`.
 
     Raises:
         ValueError: as `sasrec` does.
+
+    Example:
+
+    >>> encoders.gsasrec(16, num_blocks=1)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the paper in what `sasrec` differs from SASRec in.
 
     References:
         - [Petrov and Macdonald, 2023](https://arxiv.org/abs/2308.07192), section 5.
@@ -104,9 +133,13 @@ def bert4rec(
     num_heads: int = 2,
     max_length: int = 200,
     dropout: float = 0.2,
+    block_size: int | None = None,
     seed: int | None = None,
 ) -> SequenceEncoder:
-    """BERT4Rec: bidirectional, post-norm, GELU, four times as wide inside, with a head.
+    r"""BERT4Rec: bidirectional, post-norm, GELU, four times as wide inside, a head.
+
+    $\mathrm{GELU}(W\,B_n(\ldots B_1(d(x + P))) + b)$ with learned positions $P$,
+    dropout $d$, and blocks $B$ of `TransformerBlock`, "post", not causal.
 
     Args:
         width: int. D, the width of the item vectors. Defaults to `64`.
@@ -114,17 +147,27 @@ def bert4rec(
         num_heads: int. H; must divide `width`. Defaults to `2`.
         max_length: int. Longest history, the mask token included. Defaults to `200`.
         dropout: float in [0, 1). Defaults to `0.2`.
+        block_size: int. Attend block against block, for histories of thousands of
+            items (`MultiHeadSelfAttention`). Defaults to `None`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
-        `SequenceEncoder`.
+        `SequenceEncoder`, from float `[B, T, D]` to float `[B, T, D]`.
 
     Raises:
         ValueError: when an argument is out of range or the heads do not divide D.
 
+    Example:
+
+    >>> encoders.bert4rec(16, num_blocks=1)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the paper, which adds a learned number for each item to the scores, as
+    no inner product of two towers can, and counts positions from the oldest item of the
+    row: from the newest here, so that padding changes nothing.
+
     References:
-        - [Sun et al., 2019](https://arxiv.org/abs/1904.06690), section 3. Positions
-          count from the newest item here, so that padding changes nothing.
+        - [Sun et al., 2019](https://arxiv.org/abs/1904.06690), section 3.
     """
     key_dim = head_width(width, num_heads)
     check_positive_int("num_blocks", num_blocks)
@@ -135,6 +178,7 @@ def bert4rec(
                 key_dim,
                 causal=False,
                 dropout=dropout,
+                block_size=block_size,
                 seed=_seed(seed, index, 1),
             ),
             FeedForward(
@@ -167,9 +211,15 @@ def esasrec(
     max_length: int = 200,
     dropout: float = 0.2,
     time_aware: bool = False,
+    count_from: str = "newest",
+    block_size: int | None = None,
     seed: int | None = None,
 ) -> SequenceEncoder:
-    """eSASRec: causal, LiGR gates around attention and SwiGLU.
+    r"""eSASRec: causal, LiGR gates around attention and SwiGLU.
+
+    $N(B_n(\ldots B_1(d(x + P))))$ with learned positions $P$, dropout $d$, a norm $N$,
+    and blocks $B$ of `TransformerBlock`, "gated", around
+    $W_2(\mathrm{SiLU}(W_1 x) \odot W_3 x)$.
 
     Args:
         width: int. D, the width of the item vectors. Defaults to `64`.
@@ -179,13 +229,27 @@ def esasrec(
         dropout: float in [0, 1). Defaults to `0.2`.
         time_aware: bool. Add a bias by the time between items to the attention; the
             encoder then needs `timestamps` and `request_times`. Defaults to `False`.
+        count_from: str. "newest" gives the last item position 0, "oldest" the first,
+            so that an encoded history can be continued event by event
+            (`layers.incremental`). Defaults to `"newest"`.
+        block_size: int. Attend block against block, for histories of thousands of
+            items (`MultiHeadSelfAttention`). Defaults to `None`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
-        `SequenceEncoder`.
+        `SequenceEncoder`, from float `[B, T, D]` to float `[B, T, D]`.
 
     Raises:
         ValueError: when an argument is out of range or the heads do not divide D.
+
+    Example:
+
+    >>> encoders.esasrec(16, num_blocks=1)(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the authors' code, which has no final norm and no biases in the
+    feed-forward network. The paper trains with sampled softmax; the preset of this name
+    in `models` takes the full softmax unless told otherwise.
 
     References:
         - [Tikhonovich et al., 2025](https://arxiv.org/abs/2508.06450) (eSASRec).
@@ -200,6 +264,7 @@ def esasrec(
                 key_dim,
                 dropout=dropout,
                 biases=_time_biases(num_heads, time_aware),
+                block_size=block_size,
                 seed=_seed(seed, index, 1),
             ),
             FeedForward(
@@ -216,7 +281,10 @@ def esasrec(
         for index in range(num_blocks)
     ]
     return SequenceEncoder(
-        blocks, position=PositionEmbedding(max_length), dropout=dropout, seed=seed
+        blocks,
+        position=PositionEmbedding(max_length, count_from=count_from),
+        dropout=dropout,
+        seed=seed,
     )
 
 
@@ -228,9 +296,14 @@ def hstu(
     max_length: int = 200,
     dropout: float = 0.2,
     time_aware: bool = True,
+    count_from: str = "newest",
+    block_size: int | None = None,
     seed: int | None = None,
 ) -> SequenceEncoder:
-    """HSTU: gated pointwise attention with biases by distance and by time.
+    r"""HSTU: gated pointwise attention with biases by distance and by time.
+
+    $B_n(\ldots B_1(d(\sqrt{D}\,x + P)))$ with learned positions $P$, dropout $d$, and
+    blocks $B$ of `HSTUBlock`, biased by distance and, if `time_aware`, by time.
 
     Args:
         width: int. D, the width of the item vectors. Defaults to `64`.
@@ -240,17 +313,31 @@ def hstu(
         dropout: float in [0, 1). Defaults to `0.2`.
         time_aware: bool. Add the time bias; the encoder then needs `timestamps` and
             `request_times`. Defaults to `True`.
+        count_from: str. "newest" gives the last item position 0, "oldest" the first,
+            so that an encoded history can be continued event by event
+            (`layers.incremental`). Defaults to `"newest"`.
+        block_size: int. Attend block against block, for histories of thousands of
+            items (`HSTUBlock`). Defaults to `None`.
         seed: int or None. Of dropout. Defaults to `None`.
 
     Returns:
-        `SequenceEncoder`.
+        `SequenceEncoder`, from float `[B, T, D]` to float `[B, T, D]`.
 
     Raises:
         ValueError: when an argument is out of range or the heads do not divide D.
 
+    Example:
+
+    >>> encoder = encoders.hstu(16, num_blocks=1, time_aware=False)
+    >>> encoder(tf.zeros([3, 5, 16])).shape
+    TensorShape([3, 5, 16])
+
+    Differs from: the authors' code, which has one bias for each distance, where T5's
+    buckets are here, biases that heads share, and what `HSTUBlock` and
+    `RelativeTimeBias` name.
+
     References:
-        - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152), section 3. The distance
-          bias has T5's buckets where the authors' code has one for each distance.
+        - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152), section 3.
     """
     key_dim = head_width(width, num_heads)
     check_positive_int("num_blocks", num_blocks)
@@ -263,13 +350,14 @@ def hstu(
                 RelativePositionBias(num_heads),
                 *_time_biases(num_heads, time_aware),
             ],
+            block_size=block_size,
             seed=_seed(seed, index, 1),
         )
         for index in range(num_blocks)
     ]
     return SequenceEncoder(
         blocks,
-        position=PositionEmbedding(max_length),
+        position=PositionEmbedding(max_length, count_from=count_from),
         dropout=dropout,
         scale_inputs=True,
         final_norm=False,

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._checks import check_flag, check_fraction, check_positive_int
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import SequenceLayer, check_float
 
@@ -47,6 +47,10 @@ class FeedForward(SequenceLayer):
     >>> FeedForward(hidden_dim=64)(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
+    Differs from: Keras, which has no such layer: two `Dense` in a row have neither gate
+    nor dropout that a checkpoint resumes. From Vaswani et al., whose text has no
+    dropout on $h$, and from Shazeer, whose gated networks have no $b_1$, $b_2$, $b_3$.
+
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.3.
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.2.
@@ -65,7 +69,7 @@ class FeedForward(SequenceLayer):
         super().__init__(**kwargs)
         self.hidden_dim = check_positive_int("hidden_dim", hidden_dim)
         self.activation = keras.activations.get(activation)
-        self.gated = bool(gated)
+        self.gated = check_flag("gated", gated)
         self.dropout_rate = check_fraction("dropout", dropout)
 
     def get_config(self) -> dict[str, Any]:

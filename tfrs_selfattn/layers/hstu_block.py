@@ -7,7 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._checks import (
+    check_flag,
+    check_fraction,
+    check_positive_int,
+    optional_positive,
+)
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
@@ -23,8 +28,6 @@ from tfrs_selfattn.layers._bias import restore_biases
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.heads import merge_heads, split_heads
 from tfrs_selfattn.ops.pointwise import pointwise_attention
-
-_EPSILON = 1e-6
 
 
 @register
@@ -45,6 +48,10 @@ class HSTUBlock(SequenceLayer):
         dropout: float in [0, 1). Before the output projection. Defaults to `0.0`.
         biases: list of `RelativePositionBias`, `AlibiBias`, `RelativeTimeBias`, added
             to the logits. Defaults to `()`.
+        window: int. Attend to positions with $|t - s|$ below it only, counted in slots
+            of the row. None sees all. Defaults to `None`.
+        block_size: int. Attend block against block, in memory that grows with T and
+            not with T², for histories of thousands of items. Defaults to `None`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
@@ -72,8 +79,9 @@ class HSTUBlock(SequenceLayer):
     >>> HSTUBlock(num_heads=2, key_dim=8)(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
-    Differs from: the authors' code, which divides by the padded length, so that the
-    same history in a wider batch gives another vector.
+    Differs from: `keras.layers.MultiHeadAttention`, whose weights are a softmax. From
+    the authors' code, which divides by the padded length, so that the same history in a
+    wider batch gives another vector, and whose norms $N_1$, $N_2$ have no weights.
 
     References:
         - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152) (HSTU), section 3.1.
@@ -87,14 +95,18 @@ class HSTUBlock(SequenceLayer):
         causal: bool = True,
         dropout: float = 0.0,
         biases: Sequence[Any] = (),
+        window: int | None = None,
+        block_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_positive_int("num_heads", num_heads)
         self.key_dim = check_positive_int("key_dim", key_dim)
-        self.causal = bool(causal)
+        self.causal = check_flag("causal", causal)
         self.dropout_rate = check_fraction("dropout", dropout)
         self.biases = restore_biases(self, biases, self.num_heads)
+        self.window = optional_positive("window", window)
+        self.block_size = optional_positive("block_size", block_size)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -104,21 +116,19 @@ class HSTUBlock(SequenceLayer):
             "causal": self.causal,
             "dropout": self.dropout_rate,
             "biases": [keras.saving.serialize_keras_object(b) for b in self.biases],
+            "window": self.window,
+            "block_size": self.block_size,
         }
 
     def build(self, input_shape: Any) -> None:
         width = self.check_inputs_shape(input_shape)
         inner = self.num_heads * self.key_dim
         dtype = self.sublayer_dtype()
-        self._input_norm = keras.layers.LayerNormalization(
-            epsilon=_EPSILON, name="input_norm", dtype=dtype
-        )
+        self._input_norm = self.layer_norm("input_norm")
         self._project = keras.layers.Dense(
             4 * inner, "silu", use_bias=False, name="project", dtype=dtype
         )
-        self._value_norm = keras.layers.LayerNormalization(
-            epsilon=_EPSILON, name="value_norm", dtype=dtype
-        )
+        self._value_norm = self.layer_norm("value_norm")
         self._output = keras.layers.Dense(width, name="output", dtype=dtype)
         inner_shape = (*input_shape[:-1], inner)
         for layer in (self._input_norm, self._project, *self.biases):
@@ -147,16 +157,40 @@ class HSTUBlock(SequenceLayer):
         real = real_items(mask, segment_ids)
         if real is not None:
             inputs = zero_padding(inputs, real)
-        projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
-        gate, value, query, key = tf.split(projected, 4, axis=-1)
+        gate, value, query, key = self._projections(inputs)
         mask = AttentionMask(
             padding=mask,
             segment_ids=segment_ids,
             allowed=attention_mask,
             causal=self.causal,
+            window=self.window,
         )
+        key, value = (split_heads(part, self.num_heads) for part in (key, value))
         gated = self._mixed(query, key, value, mask, times) * gate
         return inputs + self._output(self.dropout(gated, self.dropout_rate, training))
+
+    def append(
+        self, inputs: tf.Tensor, cache: tuple[tf.Tensor, tf.Tensor], mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """Encodes new positions behind cached ones, for a causal block without times.
+
+        Args:
+            inputs: float `[B, T, D]`, the new positions.
+            cache: keys and values of the L earlier ones, each `[B, H, L, K]`.
+            mask: bool `[B, L + T]`, True = real item.
+
+        Returns:
+            float `[B, T, D]`, and the cache with the new positions behind the others.
+        """
+        past = tf.shape(cache[0])[2]
+        inputs = zero_padding(inputs, mask[:, past:])
+        gate, value, query, key = self._projections(inputs)
+        key = tf.concat([cache[0], split_heads(key, self.num_heads)], axis=2)
+        value = tf.concat([cache[1], split_heads(value, self.num_heads)], axis=2)
+        # A position divides by the items it sees, which later ones do not change.
+        visible = AttentionMask(padding=mask, causal=True, window=self.window)
+        mixed = self._mixed(query, key, value, visible, (None, None), offset=past)
+        return inputs + self._output(mixed * gate), (key, value)
 
     def newest(
         self,
@@ -167,15 +201,20 @@ class HSTUBlock(SequenceLayer):
     ) -> tf.Tensor:
         """What `call` gives at the last position alone: `[B, 1, D]`, no dropout."""
         inputs = zero_padding(tf.cast(inputs, self.compute_dtype), mask)
-        projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
-        gate, value, query, key = tf.split(projected, 4, axis=-1)
+        gate, value, query, key = self._projections(inputs)
+        key, value = (split_heads(part, self.num_heads) for part in (key, value))
         last = tf.shape(inputs)[1] - 1
         times = timestamps, request_times
         # Nothing is later than the last position: causal or not, it sees the same.
-        mixed = self._mixed(
-            query[:, -1:], key, value, AttentionMask(padding=mask), times, offset=last
-        )
+        visible = AttentionMask(padding=mask, window=self.window)
+        mixed = self._mixed(query[:, -1:], key, value, visible, times, offset=last)
         return inputs[:, -1:] + self._output(mixed * gate[:, -1:])
+
+    def _projections(self, inputs: tf.Tensor) -> list[tf.Tensor]:
+        """U, V, Q and K of all heads side by side, each `[B, T, H * K]`."""
+        projected = self._project(self._input_norm(inputs))  # [B, T, 4 * H * K]
+        parts: list[tf.Tensor] = tf.split(projected, 4, axis=-1)
+        return parts
 
     def _mixed(
         self,
@@ -186,14 +225,18 @@ class HSTUBlock(SequenceLayer):
         times: tuple[tf.Tensor | None, tf.Tensor | None],
         offset: Any = None,
     ) -> tf.Tensor:
-        """The heads' mixtures, merged and normalized: float `[B, t, H * K]`."""
+        """The heads' mixtures, merged and normalized: float `[B, t, H * K]`.
+
+        Queries are `[B, t, H * K]`, keys and values `[B, H, S, K]`.
+        """
         mixed = pointwise_attention(
             split_heads(query, self.num_heads),
-            split_heads(key, self.num_heads),
-            split_heads(value, self.num_heads),
+            key,
+            value,
             mask,
             bias=[bias.blocks(*times) for bias in self.biases],
             offset=offset,
+            block_size=self.block_size if offset is None else None,
         )
         normed: tf.Tensor = self._value_norm(merge_heads(mixed))
         return normed

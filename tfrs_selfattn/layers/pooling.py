@@ -20,9 +20,10 @@ from tfrs_selfattn.layers._base import (
 class SequencePooling(SequenceLayer):
     r"""Reduces an encoded history to the user's query vector.
 
-    With "newest", the vector of the newest real item: in a causal encoder it has seen
-    the whole history. With "mean", $\sum_t m_t x_t / \sum_t m_t$ over real items. An
-    empty history gives the zero vector, which scores every candidate 0.
+    With "newest", $x_{\max \{t : m_t\}}$, the vector of the newest real item: in a
+    causal encoder it has seen the whole history. With "mean", $\sum_t m_t x_t / \sum_t
+    m_t$ over real items. An empty history gives the zero vector, which scores every
+    candidate 0.
 
     Args:
         method: str, "newest" or "mean". Defaults to `"newest"`.
@@ -47,6 +48,10 @@ class SequencePooling(SequenceLayer):
 
     >>> SequencePooling("mean")(tf.ones([3, 5, 16])).shape
     TensorShape([3, 16])
+
+    Differs from: `keras.layers.GlobalAveragePooling1D`, which divides an empty history
+    by 0 and, in legacy Keras, lets NaN under padding through. From SASRec, which reads
+    the last slot of the row and so needs padding on the left.
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.4.

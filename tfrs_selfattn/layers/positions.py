@@ -13,6 +13,7 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    check_start,
     real_items,
 )
 from tfrs_selfattn.ops.masks import item_positions
@@ -26,8 +27,8 @@ class PositionEmbedding(SequenceLayer):
     the length of padding change nothing.
 
     Args:
-        max_length: int. Number of learned positions. In a row with more real items,
-            those past it share the last position.
+        max_length: int. Number of learned positions. In a history with more real
+            items, those past it share the last position.
         count_from: str. "newest" gives the last item position 0, so that recency means
             the same in short and long histories (SASRec's right-aligned positions);
             "oldest" gives the first item position 0. Defaults to `"newest"`.
@@ -46,7 +47,8 @@ class PositionEmbedding(SequenceLayer):
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
-            a mask has another shape, or a static T exceeds `max_length`.
+            a mask has another shape, or a static T exceeds `max_length` and no
+            `segment_ids` say that a row holds several histories.
 
     Masking: consumes and passes on the mask.
 
@@ -58,7 +60,8 @@ class PositionEmbedding(SequenceLayer):
     TensorShape([3, 5, 16])
 
     Differs from: `keras_hub.layers.PositionEmbedding`, which counts slots from the
-    left, padding included, and returns the vectors without adding them.
+    left, padding included, and returns the vectors without adding them. From SASRec,
+    whose position is the slot of a row padded on the left: the same as "newest".
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.1.
@@ -107,17 +110,21 @@ class PositionEmbedding(SequenceLayer):
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
-        if inputs.shape[1] is not None and inputs.shape[1] > self.max_length:
+        length = inputs.shape[1]
+        # A packed row may be longer than any of its histories.
+        if segment_ids is None and length is not None and length > self.max_length:
             raise ValueError(
                 "`inputs` must have at most `max_length` positions. Received: "
-                f"T={inputs.shape[1]}, max_length={self.max_length}. Keep the newest "
-                "items of each history, or build the layer with a larger max_length."
+                f"T={length}, max_length={self.max_length}. Keep the newest items of "
+                "each history, or build the layer with a larger max_length."
             )
         real = real_items(mask, segment_ids)
         if real is None:
             real = tf.ones(tf.shape(inputs)[:2], tf.bool)
         places = item_positions(real, segment_ids, count_from=self.count_from)
+        start = check_start(self, start, inputs)
         if start is not None:
             places += start[:, tf.newaxis]
         table = tf.cast(self._embeddings, self.compute_dtype)
-        return inputs + tf.gather(table, tf.minimum(places, self.max_length - 1))
+        places = tf.clip_by_value(places, 0, self.max_length - 1)
+        return inputs + tf.gather(table, places)

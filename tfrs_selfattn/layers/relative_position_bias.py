@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfrs_selfattn._checks import check_positive_int
+from tfrs_selfattn._checks import check_flag, check_positive_int
 from tfrs_selfattn._keras import register
 from tfrs_selfattn.layers._bias import BiasLayer
 from tfrs_selfattn.ops.biases import AttentionBias, DistanceBias
@@ -14,8 +14,16 @@ from tfrs_selfattn.ops.biases import AttentionBias, DistanceBias
 class RelativePositionBias(BiasLayer):
     r"""Adds to each logit a learned number for its bucket of the distance t - s.
 
-    $p_{ts} = W_{b(t - s), h}$ with T5's buckets $b$: near distances have one each, far
-    ones share buckets that grow logarithmically.
+    $p_{ts} = W_{b(t - s), h}$ with T5's buckets: of n buckets, $e = \lfloor n / 2
+    \rfloor$ near distances have one each, and far ones share the rest, up to the
+    distance m,
+
+    $$b(d) = \begin{cases} \max(d, 0) & d < e \\
+      \min\left(n - 1,\; e + \left\lfloor (n - e)\,
+      \frac{\ln(d / e)}{\ln(m / e)} \right\rfloor\right) & d \ge e \end{cases}$$
+
+    With `bidirectional`, n is half of `num_buckets`, and $b(|d|) + n$ is the bucket of
+    a key newer than the query, $d < 0$.
 
     Args:
         num_heads: int. H, that of the attention it is given to.
@@ -43,6 +51,10 @@ class RelativePositionBias(BiasLayer):
     >>> bias(tf.zeros([3, 5, 16])).shape
     TensorShape([1, 2, 5, 5])
 
+    Differs from: Keras, whose attention takes no bias. From T5, where all blocks share
+    one table and logits are not divided by $\sqrt{K}$: here each attention has its own,
+    and they are. From HSTU's code, which has a number for each distance.
+
     References:
         - [Raffel et al., 2020](https://arxiv.org/abs/1910.10683), section 2.1.
     """
@@ -59,7 +71,7 @@ class RelativePositionBias(BiasLayer):
         super().__init__(num_heads, **kwargs)
         self.num_buckets = check_positive_int("num_buckets", num_buckets)
         self.max_distance = check_positive_int("max_distance", max_distance)
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = check_flag("bidirectional", bidirectional)
         if self.bidirectional and self.num_buckets < 2:
             raise ValueError(
                 "`num_buckets` must be at least 2 with `bidirectional`, one for each "

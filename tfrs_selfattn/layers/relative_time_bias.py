@@ -44,6 +44,11 @@ class RelativeTimeBias(BiasLayer):
     >>> bias(tf.zeros([1, 3, 8]), timestamps=times, request_times=times + 5).shape
     TensorShape([1, 2, 3, 3])
 
+    Differs from: Keras, whose attention takes no bias. From HSTU's code, where heads
+    share a table, the buckets end at 128 and not at 127, and the newest event stands in
+    for the request, whose time it does not know. From TiSASRec, which adds learned
+    vectors of intervals, scaled by the user's shortest one, to keys and values.
+
     References:
         - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152) (HSTU), section 3.1,
           and the authors' code for the bucket.

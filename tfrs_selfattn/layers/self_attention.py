@@ -7,7 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_fraction, check_positive_int
+from tfrs_selfattn._checks import (
+    check_flag,
+    check_fraction,
+    check_positive_int,
+    optional_positive,
+)
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
@@ -16,6 +21,7 @@ from tfrs_selfattn.layers._base import (
     check_mask,
     check_segment_ids,
     check_timestamps,
+    fresh_initializer,
     real_items,
     zero_padding,
 )
@@ -34,13 +40,15 @@ class MultiHeadSelfAttention(SequenceLayer):
 
     Computes, for every head $h$ of width $K$,
 
-    $$Z_h = \mathrm{softmax}(Q_h K_h^\top / \sqrt{K} + M)\,V_h, \qquad
-      Q_h = X W^Q_h,\; K_h = X W^K_h,\; V_h = X W^V_h$$
+    $$Z_h = \mathrm{softmax}(Q_h K_h^\top / \sqrt{K} + P_h + M)\,V_h, \qquad
+      Q_h = R(X W^Q_h + b^Q_h),\; K_h = R(X W^K_h + b^K_h),\; V_h = X W^V_h + b^V_h$$
 
-    and returns $[Z_1, \ldots, Z_H] W^O$ (biases left out here). $M$ hides padding, the
-    future if `causal`, other segments of a packed row, and whatever `attention_mask`
-    hides. A hidden position has weight exactly 0; a position that may attend to nothing
-    outputs the output bias only.
+    and returns $[Z_1, \ldots, Z_H] W^O + b^O$. $P$ is the sum of the `biases`, $R$
+    turns each row by its position with `rotary` and is the identity without, the $b$
+    are there with `use_bias`. $M$ is 0 or $-\infty$: it hides padding, the future if
+    `causal`, what is outside of the `window`, other segments of a packed row, and
+    whatever `attention_mask` hides. A hidden position has weight exactly 0; a position
+    that may attend to nothing outputs $b^O$ only.
 
     Args:
         num_heads: int. Number of heads, H.
@@ -96,15 +104,19 @@ class MultiHeadSelfAttention(SequenceLayer):
     >>> layer(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
-    Differs from: `keras.layers.MultiHeadAttention`, which may average what is hidden
-    in a fully masked row. An implicit mask gets lost before this layer as before that
-    one: behind `x + 1.0`, say, or a call that is a `tf.function`. Pass `mask` then.
+    Differs from: `keras.layers.MultiHeadAttention`, which may average what is hidden in
+    a fully masked row, is not causal unless each call says so, and knows no segments,
+    windows, biases or rotation. An implicit mask gets lost before either, behind
+    `x + 1.0`, say: pass `mask` then. From SASRec's code, which has no $W^O$ and $b^O$.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781) (SASRec), 3.2.
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864) (RoPE), section 3.2.
         - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), for `block_size`.
+        - [Beltagy et al., 2020](https://arxiv.org/abs/2004.05150), section 3.1, for
+          `window`; its w counts both sides.
+        - [Krell et al., 2021](https://arxiv.org/abs/2107.02027), for `segment_ids`.
     """
 
     def __init__(
@@ -125,14 +137,14 @@ class MultiHeadSelfAttention(SequenceLayer):
         super().__init__(**kwargs)
         self.num_heads = check_positive_int("num_heads", num_heads)
         self.key_dim = check_positive_int("key_dim", key_dim)
-        self.causal = bool(causal)
+        self.causal = check_flag("causal", causal)
         self.dropout_rate = check_fraction("dropout", dropout)
-        self.use_bias = bool(use_bias)
+        self.use_bias = check_flag("use_bias", use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.window = _optional_positive("window", window)
-        self.rotary = bool(rotary)
+        self.window = optional_positive("window", window)
+        self.rotary = check_flag("rotary", rotary)
         self.biases = restore_biases(self, biases, self.num_heads)
-        self.block_size = _optional_positive("block_size", block_size)
+        self.block_size = optional_positive("block_size", block_size)
         if self.rotary and self.key_dim % 2:
             raise ValueError(
                 "`key_dim` must be even with `rotary`, which turns pairs of channels. "
@@ -174,7 +186,7 @@ class MultiHeadSelfAttention(SequenceLayer):
             name=f"{name}_kernel",
             shape=(inputs, outputs),
             # An initializer object gives the same values each time it is called.
-            initializer=_fresh(self.kernel_initializer),
+            initializer=fresh_initializer(self.kernel_initializer),
         )
         bias = None
         if self.use_bias:
@@ -370,10 +382,6 @@ class MultiHeadSelfAttention(SequenceLayer):
         return tf.cast(weight, self.compute_dtype)
 
 
-def _optional_positive(name: str, value: Any) -> int | None:
-    return None if value is None else check_positive_int(name, value, "Or pass None.")
-
-
 def _check_query(query: Any, inputs: tf.Tensor) -> tf.Tensor | None:
     if query is None:
         return None
@@ -385,10 +393,3 @@ def _check_query(query: Any, inputs: tf.Tensor) -> tf.Tensor | None:
             "attention asks for every position of the inputs."
         )
     return query
-
-
-def _fresh(initializer: Any) -> Any:
-    """A copy of an initializer, which draws anew where a shared one would repeat."""
-    if hasattr(initializer, "get_config"):
-        return type(initializer).from_config(initializer.get_config())
-    return initializer

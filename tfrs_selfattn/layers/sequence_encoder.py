@@ -8,21 +8,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_selfattn._checks import check_fraction
+from tfrs_selfattn._checks import check_flag, check_fraction
 from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
+    check_attention_mask,
     check_float,
+    check_layer,
     check_mask,
     check_segment_ids,
     has_newest,
     pad_ragged,
     real_items,
-    restore_layer,
     zero_padding,
 )
-
-_EPSILON = 1e-6
+from tfrs_selfattn.layers._bias import check_times
 
 
 @register
@@ -42,6 +42,9 @@ class SequenceEncoder(SequenceLayer):
         scale_inputs: bool. Multiply the inputs by $\sqrt{D}$. Defaults to `False`.
         final_norm: bool. Normalize the output. Defaults to `True`.
         head: layer applied last, position by position. Defaults to `None`.
+        require_mask: bool. Raise where nothing says which items are real, neither a
+            mask nor segment ids nor ragged rows: a mask that got lost on its way is
+            found where it is missed, not in the results. Defaults to `False`.
         **kwargs: `seed` (int or None, of dropout) and those of `keras.layers.Layer`.
 
     Call arguments:
@@ -57,6 +60,7 @@ class SequenceEncoder(SequenceLayer):
             asked for, for blocks with a time bias.
         return_attention_scores: bool. Return the blocks' attention weights too, to
             look at.
+        attention_mask: bool `[B, T, T]` or `[T, T]`, True = may attend; for all blocks.
 
     Returns:
         float `[B, T, D]`, in the layer's compute dtype; ragged where the input was.
@@ -65,7 +69,8 @@ class SequenceEncoder(SequenceLayer):
 
     Raises:
         ValueError: when an argument is out of range, inputs are not float `[B, T, D]`,
-            a mask has another shape, or scores are asked for of a block without any.
+            a mask has another shape or is missing with `require_mask`, times are
+            missing for a time bias, or scores are asked for of a block without any.
 
     Masking: consumes and passes on the mask; padding may be on either side, and what
     stands in it, even NaN, never reaches a real position.
@@ -80,6 +85,12 @@ class SequenceEncoder(SequenceLayer):
     >>> encoder = SequenceEncoder([block], position=PositionEmbedding(max_length=50))
     >>> encoder(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
+
+    Differs from: `keras.Sequential` of the same layers, which hands on a mask at best:
+    here blocks and positions get segments and times too. From SASRec, BERT4Rec and
+    their kin, where a history's vector depends on how far it is padded; here it does
+    not. What else they do outside of blocks (scale, final norm, head) is an argument,
+    since they do not agree.
 
     References:
         - [Kang and McAuley, 2018](https://arxiv.org/abs/1808.09781), section 3.
@@ -96,24 +107,24 @@ class SequenceEncoder(SequenceLayer):
         scale_inputs: bool = False,
         final_norm: bool = True,
         head: Any = None,
+        require_mask: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.blocks = [restore_layer(block) for block in blocks]
-        if not self.blocks:
-            raise ValueError(
-                "`blocks` must be a list of at least one layer. Received: blocks=[]. "
-                "Use for example [TransformerBlock(MultiHeadSelfAttention(2, 32), "
-                "FeedForward(256))]."
-            )
+        self.blocks = _check_blocks(blocks)
         for index, block in enumerate(self.blocks):
             # Under Keras 3, `tf.train.Checkpoint` does not look into lists.
             setattr(self, f"_block_{index}", block)
-        self.position = restore_layer(position)
+        self.position = None
+        if position is not None:
+            self.position = check_layer("position", position, "PositionEmbedding(200)")
         self.dropout_rate = check_fraction("dropout", dropout)
-        self.scale_inputs = bool(scale_inputs)
-        self.final_norm = bool(final_norm)
-        self.head = restore_layer(head)
+        self.scale_inputs = check_flag("scale_inputs", scale_inputs)
+        self.final_norm = check_flag("final_norm", final_norm)
+        self.head = None
+        if head is not None:
+            self.head = check_layer("head", head, "a Dense, or None")
+        self.require_mask = check_flag("require_mask", require_mask)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -125,20 +136,22 @@ class SequenceEncoder(SequenceLayer):
             "scale_inputs": self.scale_inputs,
             "final_norm": self.final_norm,
             "head": None if self.head is None else serialize(self.head),
+            "require_mask": self.require_mask,
         }
 
     def build(self, input_shape: Any) -> None:
         self.width = self.check_inputs_shape(input_shape)
         self._norm = None
         if self.final_norm:
-            self._norm = keras.layers.LayerNormalization(
-                epsilon=_EPSILON, name="final_norm", dtype=self.sublayer_dtype()
-            )
+            self._norm = self.layer_norm("final_norm")
         for layer in (self.position, *self.blocks, self._norm, self.head):
             if layer is not None:
                 self.build_sublayer(layer, input_shape)
         if self.dropout_rate > 0.0:
             self.build_seed_state()
+        self._needs_times = any(
+            getattr(layer, "needs_times", False) for layer in self._flatten_layers()
+        )
         self.built = True
 
     def call(
@@ -150,6 +163,7 @@ class SequenceEncoder(SequenceLayer):
         timestamps: tf.Tensor | None = None,
         request_times: tf.Tensor | None = None,
         return_attention_scores: bool = False,
+        attention_mask: tf.Tensor | None = None,
     ) -> Any:
         if isinstance(inputs, tf.RaggedTensor):
             states, scores = self._encode(
@@ -159,6 +173,7 @@ class SequenceEncoder(SequenceLayer):
                 timestamps=_dense("timestamps", timestamps),
                 request_times=_dense("request_times", request_times),
                 return_attention_scores=return_attention_scores,
+                attention_mask=attention_mask,
             )
             states = tf.RaggedTensor.from_tensor(states, lengths=inputs.row_lengths())
         else:
@@ -170,6 +185,7 @@ class SequenceEncoder(SequenceLayer):
                 timestamps,
                 request_times,
                 return_attention_scores,
+                attention_mask,
             )
         return (states, scores) if return_attention_scores else states
 
@@ -182,20 +198,34 @@ class SequenceEncoder(SequenceLayer):
         timestamps: tf.Tensor | None,
         request_times: tf.Tensor | None,
         return_attention_scores: bool,
+        attention_mask: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The states `[B, T, D]` and, if asked for, the weights of each block."""
         check_float(self, inputs)
         mask = check_mask(self, mask, inputs)
         segment_ids = check_segment_ids(self, segment_ids, inputs)
+        attention_mask = check_attention_mask(self, attention_mask, inputs)
+        if self._needs_times:
+            check_times(self, timestamps, request_times)
         real = real_items(mask, segment_ids)
+        if real is None and self.require_mask:
+            raise ValueError(
+                f"`{type(self).__name__}(require_mask=True)` needs to know which items "
+                "are real. Received: mask=None, segment_ids=None, and inputs that "
+                "carry no mask. Pass mask=ids != 0; an operation between the embedding "
+                "and this layer, such as x + 1.0, may have lost it."
+            )
         states = inputs if real is None else zero_padding(inputs, real)
         states = self.enter(states, mask=mask, segment_ids=segment_ids)
         states = self.dropout(states, self.dropout_rate, training)
         times = _times(timestamps, request_times)
-        asked, scores = {}, []
+        asked: dict[str, Any] = {}
+        scores = []
+        if attention_mask is not None:  # not every block knows it
+            asked["attention_mask"] = attention_mask
         if return_attention_scores:
             _check_scores(self.blocks)
-            asked = {"return_attention_scores": True}
+            asked["return_attention_scores"] = True
         for block in self.blocks:
             states = block(
                 states,
@@ -225,6 +255,8 @@ class SequenceEncoder(SequenceLayer):
         times = _times(timestamps, request_times)
         if not self.built:  # which Keras does in a call
             self(inputs, mask=mask, training=False, **times)
+        if self._needs_times:
+            check_times(self, timestamps, request_times)
         states = zero_padding(tf.cast(inputs, self.compute_dtype), mask)
         states = self.enter(states, mask=mask)
         *blocks, last = self.blocks
@@ -249,6 +281,19 @@ class SequenceEncoder(SequenceLayer):
         if self._norm is not None:
             states = self._norm(states)
         return states if self.head is None else self.head(states)
+
+
+def _check_blocks(blocks: Any) -> list[Any]:
+    example = "TransformerBlock(MultiHeadSelfAttention(2, 32), FeedForward(256))"
+    if not isinstance(blocks, Sequence) or isinstance(blocks, str) or not blocks:
+        received = f"blocks={blocks!r}"
+        if isinstance(blocks, keras.layers.Layer):
+            received = f"one {type(blocks).__name__}"
+        raise ValueError(
+            f"`blocks` must be a list of at least one layer. Received: {received}. "
+            f"Use for example [{example}]."
+        )
+    return [check_layer("blocks", block, f"[{example}]") for block in blocks]
 
 
 def _times(

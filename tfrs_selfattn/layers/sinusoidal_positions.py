@@ -13,6 +13,7 @@ from tfrs_selfattn.layers._base import (
     check_float,
     check_mask,
     check_segment_ids,
+    check_start,
     real_items,
 )
 from tfrs_selfattn.ops.masks import item_positions
@@ -54,9 +55,13 @@ class SinusoidalPositions(SequenceLayer):
     >>> SinusoidalPositions()(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
+    Differs from: `keras_hub.layers.SinePositionEmbedding`, which counts slots from the
+    left, padding included, and returns the sinusoids without adding them. From the
+    paper, which interleaves sines and cosines: the same up to an order of channels. And
+    from both, positions count from the newest item unless told otherwise.
+
     References:
-        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.5, which
-          interleaves sines and cosines: the same up to an order of channels.
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.5.
     """
 
     def __init__(self, *, count_from: str = "newest", **kwargs: Any) -> None:
@@ -89,6 +94,7 @@ class SinusoidalPositions(SequenceLayer):
         if real is None:
             real = tf.ones(tf.shape(inputs)[:2], tf.bool)
         places = item_positions(real, segment_ids, count_from=self.count_from)
+        start = check_start(self, start, inputs)
         if start is not None:
             places += start[:, tf.newaxis]
         half = inputs.shape[-1] // 2

@@ -11,15 +11,13 @@ from tfrs_selfattn._keras import keras, register
 from tfrs_selfattn.layers._base import (
     SequenceLayer,
     check_float,
+    check_layer,
     check_mask,
     check_segment_ids,
     has_newest,
     real_items,
-    restore_layer,
     zero_padding,
 )
-
-_EPSILON = 1e-6
 
 
 @register
@@ -72,6 +70,11 @@ class TransformerBlock(SequenceLayer):
     >>> block(tf.zeros([3, 5, 16])).shape
     TensorShape([3, 5, 16])
 
+    Differs from: `keras_hub.layers.TransformerEncoder`, which makes its own attention
+    and is causal only by an attention mask; here attention and feed-forward network are
+    layers that one hands in, each with a rate of dropout of its own. From SASRec's
+    text, whose blocks are "pre": "query" is what its authors' code does.
+
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.1 (post).
         - [Xiong et al., 2020](https://arxiv.org/abs/2002.04745) (pre).
@@ -91,8 +94,12 @@ class TransformerBlock(SequenceLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.attention = restore_layer(attention)
-        self.feed_forward = restore_layer(feed_forward)
+        self.attention = check_layer(
+            "attention", attention, "MultiHeadSelfAttention(2, 32)"
+        )
+        self.feed_forward = check_layer(
+            "feed_forward", feed_forward, "FeedForward(256)"
+        )
         self.norm = check_choice("norm", norm, ("pre", "post", "query", "gated"))
         self.dropout_rate = check_fraction("dropout", dropout)
 
@@ -109,12 +116,8 @@ class TransformerBlock(SequenceLayer):
     def build(self, input_shape: Any) -> None:
         width = self.check_inputs_shape(input_shape)
         dtype = self.sublayer_dtype()
-        self._attention_norm = keras.layers.LayerNormalization(
-            epsilon=_EPSILON, name="attention_norm", dtype=dtype
-        )
-        self._feed_forward_norm = keras.layers.LayerNormalization(
-            epsilon=_EPSILON, name="feed_forward_norm", dtype=dtype
-        )
+        self._attention_norm = self.layer_norm("attention_norm")
+        self._feed_forward_norm = self.layer_norm("feed_forward_norm")
         layers = [
             self._attention_norm,
             self.attention,

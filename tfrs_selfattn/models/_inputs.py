@@ -8,7 +8,9 @@ import tensorflow as tf
 
 
 def check_ids(history: tf.Tensor) -> tf.Tensor:
-    """Item indices `[B, T]`, else `ValueError`."""
+    """Item indices `[B, T]`, of ragged histories padded; else `ValueError`."""
+    if isinstance(history, tf.RaggedTensor):
+        history = history.to_tensor()
     history = tf.convert_to_tensor(history)
     if history.shape.rank != 2 or not history.dtype.is_integer:
         raise ValueError(
@@ -27,6 +29,8 @@ def check_times(name: str, times: Any, shape: tf.TensorShape) -> tf.Tensor:
             f"Received: {name}=None. Pass when each item was taken and when the next "
             "one is asked for, or use a model without time biases."
         )
+    if isinstance(times, tf.RaggedTensor):
+        times = times.to_tensor()
     times = tf.convert_to_tensor(times)
     if not (times.dtype.is_integer and times.shape.is_compatible_with(shape)):
         raise ValueError(

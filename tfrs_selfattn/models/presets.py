@@ -138,6 +138,10 @@ def gsasrec(num_items: int, **options: Any) -> SequenceRetrieval:
 def esasrec(num_items: int, *, num_heads: int = 2, **options: Any) -> SequenceRetrieval:
     """eSASRec as a two-tower model: LiGR gates around attention and SwiGLU.
 
+    The paper trains with sampled softmax, the default here is the full one:
+    `loss=NamedLoss("sampled-softmax")` is closer to it. What else differs is in
+    `layers.encoders.esasrec`.
+
     Args:
         num_items: int. N, the size of the vocabulary.
         num_heads: int. H; must divide `embedding_dim`. Defaults to `2`.
@@ -162,6 +166,8 @@ def bert4rec(
 
     Training hides items and guesses them. The token stands behind the newest item when
     recommending, and takes a position of its own, so `max_length` counts items only.
+    The paper adds a learned number for each item to the scores; an inner product of two
+    towers has none.
 
     Args:
         num_items: int. N, the size of the vocabulary.

@@ -57,7 +57,8 @@ class QueryTower(keras.Model):  # type: ignore[misc]
         **kwargs: passed to `keras.Model` (`name`, …).
 
     Call arguments:
-        history: int `[B, T]` item indices, oldest first, 0 = padding.
+        history: int `[B, T]` item indices, oldest first, 0 = padding; or a RaggedTensor
+            of them, then times too.
         training: bool.
         timestamps: int64 `[B, T]`, Unix seconds of the items, for a time-aware tower;
             others ignore it.

@@ -46,7 +46,8 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         **kwargs: passed to `tfrs.models.Model` (`name`, …).
 
     Call arguments:
-        history: int `[B, T]` item indices, oldest first, 0 = padding.
+        history: int `[B, T]` item indices, oldest first, 0 = padding; or a RaggedTensor
+            of them, then times too.
         training: bool.
         timestamps: int64 `[B, T]`, Unix seconds of the items, for a time-aware model.
         request_time: int64 `[B]`, Unix seconds of the moment to recommend for, for a

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfrs_selfattn._checks import check_fraction
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.biases import AttentionBias
 from tfrs_selfattn.ops.dropout import effective_rate, keep_mask
@@ -64,7 +65,8 @@ def dot_product_attention(
         pair of it and the weights `[B, H, T, S]`.
 
     Raises:
-        ValueError: when dropout has no seed.
+        ValueError: when the rate of dropout is not in [0, 1) or has no seed, or the
+            mask is not bool.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.1.
@@ -257,11 +259,13 @@ def scaled(query: tf.Tensor, scale: float | None) -> tf.Tensor:
 
 
 def check_dropout(rate: float, seed: tf.Tensor | None) -> None:
-    """Raises `ValueError` when dropout has no seed to draw from."""
+    """Raises `ValueError` when the rate is none, or has no seed to draw from."""
+    check_fraction("dropout_rate", rate)
     if rate > 0.0 and seed is None:
         raise ValueError(
             "`dropout_seed` must be an int tensor of shape [2] when `dropout_rate` "
-            f"is above 0. Received: dropout_seed=None, dropout_rate={rate}."
+            f"is above 0. Received: dropout_seed=None, dropout_rate={rate}. Pass for "
+            "example tf.constant([1, 0], tf.int64), another for every step."
         )
 
 

@@ -7,8 +7,11 @@ it is working on, and the long form never holds more than one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
+
+from tfrs_selfattn._checks import check_flag, optional_positive
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class AttentionMask:
         causal: bool. Position t attends to positions s <= t only.
         window: int. Position t attends to positions with |t - s| < window only, so a
             causal window of 1 sees itself. None hides nothing.
+
+    Raises:
+        ValueError: when `window` is not positive, `causal` no bool, a mask not bool, or
+            segment ids are no integers.
     """
 
     padding: tf.Tensor | None = None
@@ -29,6 +36,23 @@ class AttentionMask:
     allowed: tf.Tensor | None = None
     causal: bool = False
     window: int | None = None
+
+    def __post_init__(self) -> None:
+        check_flag("causal", self.causal)
+        optional_positive("window", self.window)
+        for name in ("padding", "allowed"):
+            part = getattr(self, name)
+            if part is not None and dtype_of(part) != tf.bool:
+                raise ValueError(
+                    f"`{name}` must be bool, True = may be attended to. Received: "
+                    f"dtype={dtype_of(part).name}. Use for example ids != 0."
+                )
+        if self.segment_ids is not None and not dtype_of(self.segment_ids).is_integer:
+            raise ValueError(
+                "`segment_ids` must be integers, 0 for padding. Received: dtype="
+                f"{dtype_of(self.segment_ids).name}. Number the users of each row "
+                "1, 2, … as int32."
+            )
 
     @property
     def may_hide_all(self) -> bool:
@@ -75,6 +99,13 @@ class AttentionMask:
         if allowed.shape[2] != 1:
             allowed = positions_of(allowed, columns, 2)
         return allowed
+
+
+def dtype_of(values: Any) -> tf.DType:
+    """The dtype of a tensor, or of what would be made one."""
+    if not hasattr(values, "dtype"):
+        values = tf.convert_to_tensor(values)
+    return tf.as_dtype(values.dtype)
 
 
 def positions_of(tensor: tf.Tensor, positions: tf.Tensor, axis: int) -> tf.Tensor:

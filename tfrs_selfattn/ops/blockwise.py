@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_selfattn._checks import check_positive_int
 from tfrs_selfattn.ops.attention import (
     bias_blocks,
     bias_slopes,
@@ -61,36 +62,23 @@ def blockwise_attention(
         The output `[B, H, T, K]` in the dtype of `value`.
 
     Raises:
-        ValueError: when dropout has no seed.
+        ValueError: when `block_size` is not positive, or the rate of dropout is not in
+            [0, 1) or has no seed.
 
     References:
         - [Dao et al., 2022](https://arxiv.org/abs/2205.14135) (FlashAttention),
           sections 3.1 and B.
         - [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
+    check_positive_int("block_size", block_size, "Use for example 512.")
     check_dropout(dropout_rate, dropout_seed)
     query = scaled(query, scale)
-    length = query.shape[2] or tf.shape(query)[2]
-    attend = _Blockwise(
-        mask or AttentionMask(),
-        bias,
-        dropout_rate,
-        dropout_seed,
-        block_size,
-        length,
-        query.dtype,
-    )
-    missing = -length % block_size
-    if isinstance(missing, int) and missing == 0:
-        return attend(query, key, value)
-    filled = (
-        tf.pad(tensor, [[0, 0], [0, 0], [0, missing], [0, 0]])
-        for tensor in (query, key, value)
-    )
-    return attend(*filled)[:, :, :length]
+    mask = mask or AttentionMask()
+    attend = Blockwise(mask, bias, block_size, query, dropout_rate, dropout_seed)
+    return attend(query, key, value)
 
 
-class _Blockwise:
+class Blockwise:
     """One call: the mask, the biases, dropout and the partition into blocks.
 
     Every block has the same static size, wherever it starts: XLA asks for that.
@@ -100,31 +88,42 @@ class _Blockwise:
         self,
         mask: AttentionMask,
         biases: Sequence[AttentionBias],
-        rate: float,
-        seed: tf.Tensor | None,
         size: int,
-        length: int | tf.Tensor,
-        dtype: tf.DType,
+        query: tf.Tensor,
+        rate: float = 0.0,
+        seed: tf.Tensor | None = None,
     ) -> None:
         self._mask = mask
         self._biases = biases
         self._rate = rate
         self._seed = seed
         self._size = size
-        self._length = length  # T, without what fills up the last block
-        self._count = (length + size - 1) // size  # n
-        self._dtype = dtype
+        # T, without what fills up the last block.
+        self._length = query.shape[2] or tf.shape(query)[2]
+        self._count = (self._length + size - 1) // size  # n
+        self._dtype = query.dtype
 
     def __call__(self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+        """Attends; rows are filled up to whole blocks on the way."""
+        missing = -self._length % self._size
+        if isinstance(missing, int) and missing == 0:
+            return self._attend(query, key, value)
+        filled = (
+            tf.pad(tensor, [[0, 0], [0, 0], [0, missing], [0, 0]])
+            for tensor in (query, key, value)
+        )
+        return self._attend(*filled)[:, :, : self._length]
+
+    def _attend(self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def run(
             query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, *parameters: tf.Tensor
         ) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, ...]]]:
-            output, log_sum = self._forward(query, key, value, parameters)
+            output, statistic = self._forward(query, key, value, parameters)
 
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 return self._backward(
-                    query, key, value, parameters, output, log_sum, upstream
+                    query, key, value, parameters, output, statistic, upstream
                 )
 
             return output, gradient
@@ -189,7 +188,10 @@ class _Blockwise:
         value: tf.Tensor,
         parameters: Sequence[tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Output `[B, H, T, K]` and the log of the softmax's sums `[B, H, T, 1]`."""
+        """Output `[B, H, T, K]`, and of each row what its weights need to come again.
+
+        Here that is the log of the softmax's sum, float32 `[B, H, T, 1]`.
+        """
 
         def rows(row: tf.Tensor, outputs: Any, log_sums: Any) -> tuple[Any, ...]:
             queries = self._block(query, row)
@@ -241,7 +243,7 @@ class _Blockwise:
             (0, self._array(query), self._array(query[..., :1], tf.float32)),
             parallel_iterations=1,
         )
-        return _join(outputs, query), _join(log_sums, query[..., :1])
+        return join(outputs, query), join(log_sums, query[..., :1])
 
     def _array(self, like: tf.Tensor, dtype: tf.DType | None = None) -> tf.TensorArray:
         """Room for the blocks of a tensor like `[B, H, T, K]`."""
@@ -259,6 +261,23 @@ class _Blockwise:
         shape = [self._count, users, heads, self._size, width]
         return self._array(like).unstack(tf.zeros(shape, like.dtype))
 
+    def _weights(
+        self, logits: tf.Tensor, mask: tf.Tensor, statistic: tf.Tensor
+    ) -> tf.Tensor:
+        """The weights of a block again, float32 `[B, H, b, b]`."""
+        return tf.where(mask, tf.exp(logits - statistic), 0.0)
+
+    def _logit_slope(
+        self,
+        logits: tf.Tensor,
+        mask: tf.Tensor,
+        weights: tf.Tensor,
+        weight_slope: tf.Tensor,
+        of_row: tuple[tf.Tensor, tf.Tensor],
+    ) -> tf.Tensor:
+        """Gradient of the logits; `of_row` is the statistic and sum(dO * O)."""
+        return weights * (weight_slope - of_row[1])
+
     def _backward(
         self,
         query: tf.Tensor,
@@ -266,7 +285,7 @@ class _Blockwise:
         value: tf.Tensor,
         parameters: Sequence[tf.Tensor],
         output: tf.Tensor,
-        log_sum: tf.Tensor,
+        statistic: tf.Tensor,
         upstream: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         shared = tf.cast(upstream, tf.float32) * tf.cast(output, tf.float32)
@@ -280,7 +299,7 @@ class _Blockwise:
             *totals: tf.Tensor,
         ) -> tuple[Any, ...]:
             queries, slope = self._block(query, row), self._block(upstream, row)
-            row_sum, row_shared = self._block(log_sum, row), self._block(shared, row)
+            of_row = self._block(statistic, row), self._block(shared, row)
             first, last = self._key_blocks(row)
 
             def columns(
@@ -293,14 +312,16 @@ class _Blockwise:
                 keys, values = self._block(key, column), self._block(value, column)
                 positions = self._positions(row, column)
                 logits, mask = self._logits(queries, keys, parameters, positions)
-                weights = tf.where(mask, tf.exp(logits - row_sum), 0.0)
+                weights = self._weights(logits, mask, of_row[0])
                 dropped_slope = tf.matmul(slope, values, transpose_b=True)
                 dropped_slope = tf.cast(dropped_slope, tf.float32)
                 dropped = weights
                 if self._rate > 0.0:
                     keep = self._keep(tf.shape(weights), row, column)
                     dropped, dropped_slope = weights * keep, dropped_slope * keep
-                logit_slope = weights * (dropped_slope - row_shared)
+                logit_slope = self._logit_slope(
+                    logits, mask, weights, dropped_slope, of_row
+                )
                 added = bias_slopes(self._biases, parameters, positions, logit_slope)
                 totals = tuple(a + b for a, b in zip(totals, added, strict=True))
                 logit_slope = tf.cast(logit_slope, self._dtype)
@@ -332,14 +353,14 @@ class _Blockwise:
             parallel_iterations=1,
         )
         return (
-            _join(query_slopes, query),
-            _join(key_slopes, key),
-            _join(value_slopes, value),
+            join(query_slopes, query),
+            join(key_slopes, key),
+            join(value_slopes, value),
             *totals,
         )
 
 
-def _join(array: tf.TensorArray, like: tf.Tensor) -> tf.Tensor:
+def join(array: tf.TensorArray, like: tf.Tensor) -> tf.Tensor:
     """The blocks of an array in a row, `[B, H, T, K]`."""
     blocks = tf.transpose(array.stack(), [1, 2, 0, 3, 4])  # [B, H, n, b, K]
     return tf.ensure_shape(tf.reshape(blocks, tf.shape(like)), like.shape)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfrs_selfattn._checks import check_fraction
+
 _LEVELS = 256  # one random byte decides one element
 
 
@@ -45,8 +47,11 @@ def stateless_dropout(inputs: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Ten
 
     Returns:
         Tensor of the shape and dtype of `inputs`.
+
+    Raises:
+        ValueError: when `rate` is not in [0, 1).
     """
-    if rate == 0.0:
+    if check_fraction("rate", rate) == 0.0:
         return inputs
     keep = keep_mask(tf.shape(inputs), rate, seed)
     scale = tf.cast(1.0 / (1.0 - effective_rate(rate)), inputs.dtype)

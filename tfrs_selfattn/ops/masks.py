@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfrs_selfattn._checks import check_choice
+
 
 def lengths_mask(lengths: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
     """The padding mask of histories padded on the right: bool `[B, T]`.
@@ -37,7 +39,11 @@ def item_positions(
 
     Returns:
         int32 `[B, T]`, at least 0. Padding gets some number of its row: mask it.
+
+    Raises:
+        ValueError: when `count_from` is neither.
     """
+    check_choice("count_from", count_from, ("newest", "oldest"))
     real = tf.cast(mask, tf.int32)
     earlier = tf.cumsum(real, axis=1, exclusive=True)  # real items before t
     if segment_ids is None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_selfattn._checks import optional_positive
 from tfrs_selfattn.ops.attention import bias_blocks, concat_rows, query_spans
 from tfrs_selfattn.ops.attention_mask import AttentionMask
 from tfrs_selfattn.ops.biases import AttentionBias
+from tfrs_selfattn.ops.pointwise_blocks import PointwiseBlocks
 
 
 def pointwise_attention(
@@ -23,6 +25,7 @@ def pointwise_attention(
     *,
     bias: Sequence[AttentionBias] = (),
     offset: Any = None,
+    block_size: int | None = None,
 ) -> tf.Tensor:
     r"""Computes $\frac{1}{n_t} \sum_s m_{ts}\,\mathrm{SiLU}(q_t k_s + p_{ts})\,v_s$.
 
@@ -37,15 +40,23 @@ def pointwise_attention(
         bias: biases, $p$, added to the logits.
         offset: int or scalar tensor. The first query's position among the keys, when
             the queries are the last of them. None says 0.
+        block_size: int. Attend block against block, with memory that grows with T and
+            not with T², as `blockwise_attention` does; as many queries as keys, V = K,
+            and no offset. None holds all weights.
 
     Returns:
         float `[B, H, T, V]`; zeros where there is nothing to attend to.
+
+    Raises:
+        ValueError: when `block_size` is not positive.
 
     References:
         - [Zhai et al., 2024](https://arxiv.org/abs/2402.17152) (HSTU), section 3.1,
           equation 2. The paper divides by the padded length; the real number makes
           the answer independent of padding and of what comes later.
     """
+    if (size := optional_positive("block_size", block_size)) is not None:
+        return PointwiseBlocks(mask, bias, size, query)(query, key, value)
     outputs = []
     parameters = [p for b in bias for p in b.parameters]
     first = 0 if offset is None else offset
