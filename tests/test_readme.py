@@ -31,6 +31,8 @@ def in_language(*languages):
 
 def commands_in(text):
     """Yields the arguments of every `tfrs-selfattn` call in a shell block."""
+    # A quoted value may go on over several lines.
+    text = re.sub(r"='[^']*'", lambda value: value[0].replace("\n", " "), text)
     lines = text.replace("\\\n", " ").splitlines()
     for part in re.split(r"&&|\||;|\n", "\n".join(lines)):
         words = shlex.split(part.removeprefix("$ "), comments=True)
