@@ -126,6 +126,7 @@ def test_evaluate_prints_one_table_and_notes_it(cli, trained):
     assert (done.status, done.err) == (0, "")
     rows = [row for row in cells(done.out) if row[0] in MODELS.values()]
     assert [row[0] for row in rows] == list(MODELS.values())
+    assert "Leave-one-out: test of " in done.out
     assert "among all 20 items, seen items left out" in done.out
 
     machine = cli("evaluate", trained, "--json").json
@@ -135,6 +136,7 @@ def test_evaluate_prints_one_table_and_notes_it(cli, trained):
         "intervals",
         "users",
         "filter_seen",
+        "split",
         "groups",
         "against",
         "comparison",
@@ -146,6 +148,7 @@ def test_evaluate_prints_one_table_and_notes_it(cli, trained):
         for text, value in zip(shown, values.values(), strict=True):
             assert text == f"{value:.{len(text.partition('.')[2])}f}"
     assert machine["against"] is machine["comparison"] is None
+    assert machine["split"] == {"kind": "leave-one-out"}
     noted = training.RunFolder.open(trained).metrics()
     assert noted["test"]["metrics"] == machine["metrics"]
     assert noted["finished"]

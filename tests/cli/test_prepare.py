@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import polars as pl
 import pytest
 
 from tests.cli.conftest import SMALL
 from tfrs_selfattn import training
 from tfrs_selfattn.cli import _steps
+from tfrs_selfattn.cli._provenance import _protocol
 from tfrs_selfattn.data import PreparedLog, prepare_events, read_events, read_prepared
 from tfrs_selfattn.evaluation import evaluate_ranking
 
@@ -105,6 +109,72 @@ def test_many_users_are_validated_on_in_part(prepared, monkeypatch):
     monkeypatch.setattr(_steps, "_VALIDATION", 20)
     assert _steps.validation_bound(prepared) == 20
     assert _steps.validation_bound(None) is None
+
+
+@pytest.fixture(scope="module")
+def by_the_clock(events, tmp_path_factory):
+    """The same events as `prepared`, split by the clock."""
+    folder = tmp_path_factory.mktemp("prepared") / "clock"
+    log = read_events(events, user_column="visitor", item_column="article")
+    times = log.collect()["timestamp"].sort()
+    first, last = int(times[len(times) // 2]), int(times[3 * len(times) // 4])
+    prepare_events(
+        log,
+        folder,
+        row_length=16,
+        num_shards=2,
+        validation_time=first,
+        test_time=last,
+    )
+    return folder, first, last
+
+
+def test_the_split_of_a_run_is_kept_and_mixed_with_no_other(
+    cli, prepared, by_the_clock, tmp_path
+):
+    """Both folders hold the same events; the ones train on what the others test."""
+    folder, first, last = by_the_clock
+    run = tmp_path / "run"
+    words = ("--shards", folder, *SMALL, "--epochs", "1", "--output", run)
+    assert cli("train", *words).status == 0
+    done = cli("evaluate", run)
+    assert done.status == 0, done.err
+    assert "Leave-one-out" not in done.out
+    assert re.search(
+        r"Split by the clock \(training before \d{4}-.* UTC, test from .* UTC on\): te",
+        " ".join(done.out.split()),
+    )
+    split = {"kind": "clock", "validation_time": first, "test_time": last}
+    assert training.RunFolder.open(run).metrics()["test"]["split"] == split
+
+    done = cli("evaluate", run, "--data", prepared)
+    assert done.status == 2
+    assert "Received: leave-one-out, where the run has split by the cl" in done.err
+    done = cli("train", "--shards", prepared, *words[2:])
+    assert done.status == 2
+    assert f"made with --validation-time {first} (now None), --test-" in done.err
+
+    # A run of a version that did not write the split down.
+    old = tmp_path / "old"
+    old.mkdir()
+    config = json.loads((run / "config.json").read_text())
+    del config["data"]["validation_time"], config["data"]["test_time"]
+    (old / "config.json").write_text(json.dumps(config))
+    (old / "checkpoints").symlink_to(run / "checkpoints")
+    done = cli("evaluate", run, "--against", old)
+    assert done.status == 2
+    assert "split as " in done.err and "with leave-one-out. Runs can" in done.err
+    done = cli("evaluate", old)
+    assert done.status == 2
+    assert "where the run has leave-one-out. Pass the original" in done.err
+
+
+def test_the_model_card_names_the_split(by_the_clock):
+    _, first, last = by_the_clock
+    card = _protocol(None, (first, last))
+    assert card.startswith("Split by the clock: events before ")
+    assert "Leave-one-out" not in card
+    assert _protocol(None, None).startswith("Leave-one-out: ")
 
 
 def test_shards_must_fit_the_run(refused, prepared, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfrs_selfattn.data import leave_one_out
+from tfrs_selfattn.data import leave_one_out, temporal_split
 from tfrs_selfattn.evaluation import (
     EASE,
     ItemKNN,
@@ -141,6 +141,45 @@ def test_training_on_held_out_events_is_found(split, baseline, events):
 
     with pytest.raises(LeakError, match=r"must not depend on the target or on later"):
         check_no_training_leak(fit, split)
+
+
+@pytest.fixture
+def by_the_clock(split):
+    """Training ends before time 2, validation before time 4."""
+    return temporal_split(split.sequences, validation_time=2, test_time=4)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_honest_functions_pass_by_the_clock(by_the_clock, baseline):
+    for cases in (by_the_clock.validation, by_the_clock.test):
+        assert len(cases) > 1
+        check_no_leak(baseline(by_the_clock), cases)
+    check_no_training_leak(baseline, by_the_clock)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_model_of_another_split_is_found_by_the_clock(split, by_the_clock, baseline):
+    """Leave-one-out trains on events that the clock holds out, of the same log."""
+
+    def fit(clock):
+        stop = np.maximum(clock.train_stop, split.train_stop)
+        return baseline(replace(clock, train_stop=stop))
+
+    with pytest.raises(LeakError, match=r"must not depend on the target or on later"):
+        check_no_training_leak(fit, by_the_clock)
+
+
+def test_reading_what_others_did_later_is_found_by_the_clock(by_the_clock):
+    """The target of a case from what all users did from its time on."""
+    cases, sequences = by_the_clock.test, by_the_clock.sequences
+
+    def score(histories):
+        later = sequences.items[sequences.timestamps >= 4]
+        counts = np.bincount(later, minlength=6)[1:].astype(np.float32)
+        return np.tile(counts, (len(histories), 1))
+
+    with pytest.raises(LeakError):
+        check_no_leak(score, cases)
 
 
 def test_several_cases_of_a_user(split):

@@ -37,6 +37,38 @@ def test_what_is_given_reaches_the_loss():
         assert (loss.negatives[0].num_negatives, loss.shared_by) == (7, "row")
 
 
+COUNTS = [5, 1, 0, 2]
+
+
+@pytest.mark.parametrize("name", ["sampled-softmax", "bce"])
+def test_where_negatives_come_from(name):
+    def made(negatives, number=None):
+        chosen = NamedLoss(name, number, negatives=negatives).build(1.0, 0, COUNTS)
+        kinds = [type(each).__name__ for each in chosen.negatives]
+        return kinds, [each.num_negatives for each in chosen.negatives], chosen
+
+    own = 1 if name == "bce" else 256
+    assert made("uniform")[:2] == made(None)[:2] == (["UniformNegatives"], [own])
+    kinds, numbers, loss = made("popularity")
+    assert (kinds, numbers) == (["PopularityNegatives"], [own])
+    assert list(loss.negatives[0].counts) == COUNTS
+    assert made("popularity", 7)[1] == [7]
+    kinds, numbers, loss = made("in-batch")
+    assert (kinds, numbers, loss.shared_by) == (["InBatchNegatives"], [None], "batch")
+    assert made("in-batch", 7)[1] == [7]
+    kinds, numbers, loss = made("mixed", 7)
+    assert kinds == ["InBatchNegatives", "UniformNegatives"]
+    assert (numbers, loss.shared_by) == ([None, 7], "batch")
+    assert list(loss.negatives[0].counts) == COUNTS
+
+
+def test_popular_negatives_need_counts():
+    with pytest.raises(
+        ValueError, match="`item_counts` must be given for negatives='m"
+    ):
+        NamedLoss("sampled-softmax", negatives="mixed").build(1.0, 0)
+
+
 def test_all_items_as_corrected_negatives_are_the_full_softmax():
     queries = tf.random.stateless_normal([30, 4], [1, 2])
     items = tf.random.stateless_normal([20, 4], [3, 4])
@@ -62,6 +94,12 @@ def test_all_items_as_corrected_negatives_are_the_full_softmax():
             "`correct_sampling` belongs to the losses sampled-softmax",
         ),
         ({"name": "bce", "num_negatives": 0}, "`num_negatives` must be a positive int"),
+        ({"name": "bce", "negatives": "hard"}, "`negatives` must be one of 'uniform'"),
+        ({"name": "gbce", "negatives": "uniform"}, "`negatives` belongs to the losses"),
+        (
+            {"name": "bce", "negatives": "mixed", "shared_by": "query"},
+            "`shared_by` must be 'batch' for negatives of a whole batch",
+        ),
         ({"name": "bce", "shared_by": "user"}, "`shared_by` must be one of 'batch'"),
     ],
 )

@@ -242,8 +242,11 @@ def test_the_seed_is_of_all_dropout(name):
 
 def test_what_configurations_know_of_presets_is_what_they_are():
     for name, options in PRESETS.items():
-        model = presets.build(name, N, embedding_dim=8, max_length=4)
+        model = presets.build(name, N, max_length=4)
         assert model.time_aware is options["time_aware"]
+        tower = model.query_tower
+        assert tower.item_embedding.output_dim == options["embedding_dim"]
+        assert tower.encoder.dropout_rate == options["dropout"]
         block = model.query_tower.encoder.blocks[0]
         attention = getattr(block, "attention", block)
         assert attention.num_heads == options["num_heads"]

@@ -219,5 +219,37 @@ def test_no_scores_of_all_queries_exist_at_once(monkeypatch):
 def test_a_gpu_has_blocks_of_its_own(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ELEMENTS", 128)
     monkeypatch.setattr(module, "GPU_BLOCK_ELEMENTS", 1 << 20)
+    # In a graph a tensor has the device that was asked for, or none.
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert on_device(None) == on_device("/GPU:1") == 1 << 20
+    assert on_device("/CPU:0") == 128
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    assert on_device(None) == 128
+    monkeypatch.setattr(module, "_block_elements", lambda queries: 1 << 20)
     assert sizes_of_blocks(monkeypatch) == [9 * M]
+
+
+def on_device(name):
+    found = []
+
+    @tf.function
+    def graph():
+        with tf.device(name):
+            found.append(module._block_elements(tf.zeros([3]) * 2.0))
+
+    graph()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "rows"),
+    [
+        (1, 1 << 21),
+        (3_416, 613),
+        (500_000, 128),
+        (10_000_000, 13),
+        (500_000_000, 1),
+    ],
+)
+def test_a_block_of_a_large_catalogue_has_few_queries(candidates, rows):
+    assert int(module._rows_of_block(tf.constant(candidates), 1 << 21)) == rows

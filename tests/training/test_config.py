@@ -47,6 +47,17 @@ def test_the_same_events_may_lie_elsewhere(config):
     assert config().differences(moved) == []
 
 
+def test_another_split_of_the_same_events_differs(config):
+    one = config()
+    clock = dataclasses.replace(one, data=one.data.at((5, 9)))
+    assert clock.data.times == (5, 9)
+    assert one.differences(clock) == [
+        "validation_time=None (now 5)",
+        "test_time=None (now 9)",
+    ]
+    assert clock.differences(dataclasses.replace(one, data=one.data.at((5, 9)))) == []
+
+
 def test_other_events_differ_by_how_they_were_read(config):
     one = config()
     other = changed(one, path="/b.csv", min_item_events=5, fingerprint="other")

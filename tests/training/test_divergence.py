@@ -9,8 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tfrs_selfattn import training
-from tfrs_selfattn.data import pack_rows, training_dataset
-from tfrs_selfattn.training.divergence import StopOnDivergence, users_of_batches
+from tfrs_selfattn.data import pack_rows, training_dataset, write_shards
+from tfrs_selfattn.training.divergence import (
+    StopOnDivergence,
+    users_of_batches,
+    users_of_shards,
+)
 
 
 class Break(tf.keras.callbacks.Callback):
@@ -96,6 +100,72 @@ def test_nothing_is_validated_after_it(make_run, split, tmp_path):
     assert not watch.validated
 
 
+def test_it_names_the_users_of_a_batch_of_shards_too(make_run, split, tmp_path):
+    rows = write_shards(
+        split, tmp_path / "rows", row_length=16, seed=3, rows_per_shard=9
+    )
+    folder = make_run(tmp_path / "run", seed=3)
+    with pytest.raises(training.TrainingDiverged) as raised:
+        training.train(folder, split, rows=rows, callbacks=[Break(0, 1)], verbose=0)
+    text = str(raised.value)
+    assert "from step 3 of" in text
+    batches = training_dataset(rows, batch_size=8, seed=3)
+    (batch,) = batches.skip(2).take(1)
+    expected = set.union(*(owners(split, window) for window in segments_of(batch)))
+    named = users_of_shards(split, rows, folder.config)(0, 2)
+    assert set(named) == expected
+    assert all(repr(user) in text for user in named[:10])
+
+
+class Rate(tf.keras.callbacks.Callback):
+    """A learning rate that is far too high, from an epoch on."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.model.optimizer.learning_rate.assign(100.0)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_finite_explosion_ends_it_and_the_best_epoch_stays(
+    make_run, split, tmp_path, epoch
+):
+    folder = make_run(tmp_path / "run")
+    with pytest.raises(training.TrainingDiverged) as raised:
+        training.train(folder, split, callbacks=[Rate(epoch)], verbose=0)
+    assert re.match(
+        rf"The mean loss of epoch {epoch + 1} is \d[\d.e+]+, more than 2 times the "
+        r"[\d.]+ that training began with\. The best .*lower --learning-rate",
+        str(raised.value),
+    )
+    assert len(folder.metrics().get("epochs", [])) == epoch
+    if epoch:
+        # The same again goes on after it, and knows what training began with.
+        with pytest.raises(training.TrainingDiverged, match="mean loss of epoch 2"):
+            training.train(folder, split, callbacks=[Rate(1)], verbose=0)
+        assert training.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("first", "losses", "ends"),
+    [
+        (None, [3.0, 5.0, 6.0], False),
+        (None, [3.0, 5.0, 6.1], True),
+        (2.0, [5.0, 4.0], False),  # of the epochs before, not of this one
+        (2.0, [3.0, 4.1], True),
+        (None, [-1.0, 9.0], False),  # a loss that can be negative has no scale
+    ],
+)
+def test_an_epoch_explodes_above_twice_the_first_loss(first, losses, ends):
+    if not ends:
+        return ended(losses, first=first)
+    with pytest.raises(training.TrainingDiverged, match="The mean loss of epoch 5 is"):
+        ended(losses, first=first)
+
+
 def ended(losses, **options):
     stop = StopOnDivergence(len(losses), **options)
     stop.on_epoch_begin(4)
@@ -105,7 +175,7 @@ def ended(losses, **options):
 
 
 def test_finite_losses_do_not_end_it():
-    ended([1.0, 3e38, -1.0, 0.0])
+    ended([1.0, 3e38, -1.0, 0.0])  # the mean of the epoch is small in the end
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

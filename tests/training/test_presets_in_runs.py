@@ -13,6 +13,7 @@ from tfrs_selfattn import InputError, data, training
 from tfrs_selfattn.evaluation import evaluate_ranking
 from tfrs_selfattn.training import ModelConfig, TrainingConfig, trainer
 from tfrs_selfattn.training.config import PRESETS
+from tfrs_selfattn.training.recipes import RECIPES, recipe
 
 SMALL = {"embedding_dim": 8, "num_blocks": 1, "max_length": 8}
 
@@ -76,7 +77,8 @@ def test_a_configuration_says_what_its_preset_chose():
     hstu = ModelConfig(preset="hstu")
     assert (hstu.num_heads, hstu.time_aware) == (2, True)
     assert not ModelConfig(preset="hstu", time_aware=False).time_aware
-    assert ModelConfig(preset="esasrec", num_heads=4).num_heads == 4
+    esasrec = ModelConfig(preset="esasrec", num_heads=2)
+    assert (esasrec.embedding_dim, esasrec.num_heads, esasrec.dropout) == (128, 2, 0.1)
     assert (hstu.loss, ModelConfig(preset="gsasrec").loss) == ("full-softmax", "gbce")
     assert ModelConfig(preset="gsasrec", loss="bce").loss == "bce"
 
@@ -109,6 +111,52 @@ def test_a_run_learns_by_a_sampled_loss(preset, run, split):
     first, *_, last = (epoch["loss"] for epoch in folder.metrics()["epochs"])
     assert last < first < 1.2 * np.log(folder.config.num_items)
     assert result.validation["ndcg@10"] > 0
+
+
+def test_a_recipe_is_the_defaults_but_for_what_it_says():
+    assert recipe(None) == (ModelConfig(), TrainingConfig())
+    for name, values in RECIPES.items():
+        model, trained = recipe(name, {"dropout": 0.25, "seed": 9})
+        assert (model.dropout, trained.seed) == (0.25, 9)
+        known = dataclasses.asdict(model) | dataclasses.asdict(trained)
+        assert known.items() >= (values | {"dropout": 0.25}).items()
+    # The preset is the model of the recipe that measured best.
+    assert recipe("ml-1m")[0] == ModelConfig(preset="esasrec")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ml-2m", {}, "`recipe` must be one of 'ml-1m', .*'ml-2m'"),
+        ("ml-1m", {"width": 3}, "`changes` must be fields of ModelConfig.*: width"),
+    ],
+)
+def test_recipes_that_cannot_be(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(name, changes)
+
+
+def test_negatives_are_drawn_by_the_training_events(run, split):
+    counts = []
+
+    class Look(tf.keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            counts.extend(self.model.next_item_loss.negatives[0].counts)
+            raise KeyboardInterrupt
+
+    loss = {"loss": "sampled-softmax", "negatives": "mixed", "num_negatives": 4}
+    folder = run({"preset": "sasrec", **loss})
+    with pytest.raises(KeyboardInterrupt):
+        training.train(folder, split, callbacks=[Look()], verbose=0)
+    assert counts == split.train_counts()[1:].tolist()
+    assert counts != split.sequences.vocabulary.counts.tolist()  # of the whole log
+    # Who only uses the model has no need of them.
+    config = training.RunFolder.open(folder.path).config
+    kinds = training.build_model(config).next_item_loss.negatives
+    assert [type(each).__name__ for each in kinds] == [
+        "InBatchNegatives",
+        "UniformNegatives",
+    ]
 
 
 def test_other_options_are_another_run(run):

@@ -112,6 +112,16 @@ def test_a_loss_that_is_no_number_ends_it_and_the_best_epoch_stays(
     assert same(training.load_model(folder).query_tower.get_weights(), breaking.best)
 
 
+def test_the_split_of_another_protocol_is_refused(make_run, split, tmp_path):
+    folder = make_run(tmp_path / "run")
+    times = np.sort(split.sequences.timestamps)
+    clock = data.temporal_split(
+        split.sequences, validation_time=times[200], test_time=times[400]
+    )
+    with pytest.raises(InputError, match=r"the one of the run.*has None\. Split the"):
+        training.train(folder, clock, verbose=0)
+
+
 def test_a_run_without_an_epoch_has_no_model(make_run, tmp_path):
     folder = make_run(tmp_path / "run")
     with pytest.raises(InputError, match=r"no complete epoch yet.*Repeat the `train`"):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._clock import moment
 from tfrs_selfattn.cli._report import Report
 
 if TYPE_CHECKING:
@@ -119,14 +120,33 @@ def print_metrics(
     )
     seen = "left out" if filter_seen else "kept in"
     report.say(
-        f"Leave-one-out test of {len(split.test):,} users, ranked among all {items:,} "
-        f"items, seen items {seen}, ties counted against the model."
+        f"{split_of(split.times)[0].upper()}{split_of(split.times)[1:]}: test of "
+        f"{len(split.test):,} users, ranked among all {items:,} items, seen items "
+        f"{seen}, ties counted against the model."
     )
     if "novelty@10" in metrics:
         report.say(
             "With one target a user MAP@10 is MRR@10. cover@10: share of the items "
             "that anybody was recommended; novel@10: their mean self-information, bits."
         )
+
+
+def split_of(times: tuple[int, int] | None) -> str:
+    """What was held out, in words; of `Split.times`."""
+    if times is None:
+        return "leave-one-out"
+    validation, test = times
+    return (
+        f"split by the clock (training before {moment(validation)}, test from "
+        f"{moment(test)} on)"
+    )
+
+
+def split_json(times: tuple[int, int] | None) -> dict[str, Any]:
+    """The same for machines."""
+    if times is None:
+        return {"kind": "leave-one-out"}
+    return {"kind": "clock", "validation_time": times[0], "test_time": times[1]}
 
 
 def print_intervals(report: Report, intervals: dict[str, Interval]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._clock import day, moment
 
 if TYPE_CHECKING:
     from tfrs_selfattn.training import RunFolder
@@ -35,8 +35,8 @@ def source_of(folder: RunFolder) -> dict[str, Any]:
         events |= {
             "users": config.summary.users,
             "events": config.summary.events,
-            "first event": _day(config.summary.first),
-            "last event": _day(config.summary.last),
+            "first event": day(config.summary.first),
+            "last event": day(config.summary.last),
         }
     if config.data.min_item_events > 1:
         events["fewest events of an item"] = config.data.min_item_events
@@ -59,7 +59,7 @@ def source_of(folder: RunFolder) -> dict[str, Any]:
         "data": config.data.fingerprint,
         "events": events,
         "settings": settings,
-        "protocol": _protocol(metrics.get("test")),
+        "protocol": _protocol(metrics.get("test"), config.data.times),
     }
 
 
@@ -74,22 +74,21 @@ def read_notes(path: Path) -> str:
         ) from None
 
 
-def _protocol(test: dict[str, Any] | None) -> str:
-    text = (
-        "Leave-one-out: the last event of each user is the test, the one before it the "
-        "validation, which chose the epoch. All items are ranked, and ties count "
-        "against the model."
-    )
+def _protocol(test: dict[str, Any] | None, times: tuple[int, int] | None) -> str:
+    if times is None:
+        split = (
+            "Leave-one-out: the last event of each user is the test, the one before it "
+            "the validation, which chose the epoch."
+        )
+    else:
+        validation, tested = map(moment, times)
+        split = (
+            f"Split by the clock: events before {validation} were trained on. Each "
+            f"user's first event from then on, before {tested}, is the validation, "
+            f"which chose the epoch; the first one from {tested} on is the test."
+        )
+    text = f"{split} All items are ranked, and ties count against the model."
     if test is None:
         return f"{text} The test was not run before this export."
     seen = "left out" if test.get("filter_seen") else "kept in"
     return f"{text} Items of the history are {seen}; {test['users']:,} users tested."
-
-
-def _day(seconds: int) -> str:
-    """A day, or the number itself where the times are no Unix seconds."""
-    try:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
-    return moment.date().isoformat()

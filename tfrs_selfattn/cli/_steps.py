@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrs_selfattn._checks import InputError
-from tfrs_selfattn.cli._evaluation import SHORT
+from tfrs_selfattn.cli._evaluation import SHORT, split_of
 from tfrs_selfattn.cli._report import Report
 from tfrs_selfattn.cli._tensorflow import start_tensorflow
 from tfrs_selfattn.data import (
@@ -206,6 +206,14 @@ def prepare_again(report: Report, folder: RunFolder, source: DataConfig) -> Prep
             "on. Received: other events. Pass the original ones with --data, or train "
             "again."
         )
+    times = prepared.split.times
+    if times != source.times:
+        raise InputError(
+            f"The events of {source.path} must be split as {folder.path} was: some that "
+            f"it was trained on would be tested. Received: {split_of(times)}, where the "
+            f"run has {split_of(source.times)}. Pass the original ones with --data, or "
+            "train again."
+        )
     return prepared
 
 
@@ -231,6 +239,7 @@ def create_run(
         from tfrs_selfattn.training.trainer import check_rows
 
     check_split(prepared.split, prepared.rows)
+    data = data.at(prepared.split.times)
     config = RunConfig.for_sequences(prepared.log, data, model, training, features)
     if prepared.rows is not None:
         check_rows(prepared.rows, config)
@@ -270,10 +279,16 @@ def fit(
     *,
     attention_images: int = 0,
     strategy: Any = None,
+    item_counts: Sequence[int] | None = None,
 ) -> TrainingResult:
     """Trains the run with Keras' progress bar, or goes on with it."""
     from tfrs_selfattn import training
+    from tfrs_selfattn.training.progress import RunProgress
+    from tfrs_selfattn.training.replicas import Replicas
 
+    callbacks = []
+    if Replicas.of(strategy).is_chief:
+        callbacks.append(RunProgress(folder.config.training.epochs, report.say))
     known = folder.metrics()
     done = len(known.get("epochs", []))
     if done and not known.get("finished"):
@@ -282,9 +297,11 @@ def fit(
         folder,
         split,
         rows=rows,
+        callbacks=callbacks,
         attention_images=attention_images,
         verbose=report.keras_verbosity,
         strategy=strategy,
+        item_counts=item_counts,
     )
     if result.epochs == result.resumed_from:
         report.say(f"{folder.path} is trained already: nothing left to do")

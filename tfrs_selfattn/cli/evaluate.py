@@ -37,6 +37,7 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for the last item of every user.
 
+    Of events that `prepare` split by the clock: for each user's first item after it.
     Prints HR, NDCG, MRR, MAP, coverage and novelty at 10 of the run's best epoch and
     of four baselines: most popular items, item-to-item transitions, item-KNN and EASE.
     Then the run's by length of history and popularity of the target. Notes the metrics
@@ -100,6 +101,7 @@ def evaluate(
         "intervals": shared.plain(intervals),
         "users": len(split.test),
         "filter_seen": filter_seen,
+        "split": shared.split_json(split.times),
     }
     try:
         folder.write_metrics({**folder.metrics(), "test": content})
@@ -123,4 +125,13 @@ def _check_same_events(folder: RunFolder, other: RunFolder) -> None:
             f"--against must name a run on the same events as {folder.path}. Received: "
             f"{other.path}, which was trained on others. Runs can be compared user by "
             "user only on the same users."
+        )
+    one, another = folder.config.data.times, other.config.data.times
+    if one != another:
+        from tfrs_selfattn.cli._evaluation import split_of
+
+        raise InputError(
+            f"--against must name a run with the same split as {folder.path}, "
+            f"{split_of(one)}. Received: {other.path}, with {split_of(another)}. Runs "
+            "can be compared on what both held out only: train one of them again."
         )

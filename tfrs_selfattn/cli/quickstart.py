@@ -83,6 +83,7 @@ def quickstart(
             "metrics": _evaluation.metrics_json(results, _evaluation.SHORT),
             "users": len(prepared.split.test),
             "filter_seen": True,
+            "split": _evaluation.split_json(prepared.split.times),
         }
         folder.write_metrics({**folder.metrics(), "test": tested})
 

@@ -11,10 +11,9 @@ import typer
 from tfrs_selfattn import InputError
 from tfrs_selfattn._checks import check_choice, check_positive
 
-_ID_DROPOUT = 0.2
-
 
 def train(
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option(help="Folder of this run: new, or the one to continue.")
     ],
@@ -101,6 +100,13 @@ def train(
     min_item_events: Annotated[
         int, typer.Option(min=1, help="Drop items with fewer events.")
     ] = 1,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="What measured best on a public data set, where options say nothing "
+            "else: ml-1m, ml-1m-times (with times), amazon-beauty (short histories)."
+        ),
+    ] = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -108,17 +114,23 @@ def train(
         ),
     ] = "sasrec",
     embedding_dim: Annotated[
-        int, typer.Option(min=1, help="Width of item vectors.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1, help="Width of item vectors.", show_default="64, or 128 by preset"
+        ),
+    ] = None,
     num_blocks: Annotated[int, typer.Option(min=1, help="Attention blocks.")] = 2,
     num_heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads.", show_default="1, or 2 by preset"),
+        typer.Option(min=1, help="Attention heads.", show_default="1 to 4 by preset"),
     ] = None,
     max_length: Annotated[
         int, typer.Option(min=1, help="Newest items of a history that are used.")
     ] = 200,
-    dropout: Annotated[float, typer.Option(help="From 0 to below 1.")] = 0.2,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="From 0 to below 1.", show_default="0.2, or 0.1 by preset"),
+    ] = None,
     time_aware: Annotated[
         bool | None,
         typer.Option(
@@ -147,6 +159,14 @@ def train(
             help="full-softmax, best up to some 100,000 items, or one that samples "
             "negatives: sampled-softmax, gbce, bce.",
             show_default="full-softmax, or gbce by preset",
+        ),
+    ] = None,
+    negatives: Annotated[
+        str | None,
+        typer.Option(
+            help="Where sampled-softmax and bce take negatives from: uniform, "
+            "popularity, in-batch, or mixed (in-batch and uniform).",
+            show_default="uniform",
         ),
     ] = None,
     num_negatives: Annotated[
@@ -224,6 +244,19 @@ def train(
     weight_decay: Annotated[
         float, typer.Option(help="Of AdamW, on kernels only; 0 is Adam.")
     ] = 0.0,
+    ema: Annotated[
+        float,
+        typer.Option(
+            help="Average the weights over the steps, such as 0.99; 0 does not."
+        ),
+    ] = 0.0,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What layers compute in: float32, mixed_bfloat16 or mixed_float16 "
+            "(of use on GPUs). The trained model is float32."
+        ),
+    ] = "float32",
     seed: Annotated[
         int, typer.Option(min=0, help="The same seed, the same model.")
     ] = 0,
@@ -269,8 +302,8 @@ def train(
         one_of,
         prepare,
         start_strategy,
-        validation_bound,
     )
+    from tfrs_selfattn.cli._training_options import configurations
 
     started = time.perf_counter()
     report = Report(as_json)
@@ -283,42 +316,9 @@ def train(
         )
     )
     path = one_of(data, shards)
-    if id_dropout is None:
-        id_dropout = _ID_DROPOUT if item_features is not None else 0.0
     try:
-        model_config = training.ModelConfig(
-            preset=preset,
-            embedding_dim=embedding_dim,
-            num_blocks=num_blocks,
-            num_heads=num_heads,
-            max_length=max_length,
-            dropout=dropout,
-            time_aware=time_aware,
-            normalize=normalize,
-            temperature=temperature,
-            id_dropout=id_dropout,
-            oov_buckets=oov_buckets,
-            own_ids=own_ids,
-            share_items=share_items,
-            loss=loss,
-            num_negatives=num_negatives,
-            shared_by=shared_by,
-            correct_sampling=correct_sampling,
-        )
-        training_config = training.TrainingConfig(
-            epochs=epochs,
-            patience=patience,
-            batch_size=batch_size,
-            windows=windows,
-            stride=stride,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            cut_histories=cut_histories,
-            seed=seed,
-            validation_users=validation_users or validation_bound(shards),
-        )
+        # All that shapes the model and its training is read from `context`.
+        model_config, training_config = configurations(context)
         check_choice("strategy", strategy, training.STRATEGIES)
         check_positive("cluster_timeout", cluster_timeout)
     except ValueError as error:
@@ -344,7 +344,9 @@ def train(
         )
         features, side = read_side_information(report, asked, source, prepared)
         if attention_images:
-            check_images(report, attention_images, preset, event_features or "")
+            check_images(
+                report, attention_images, model_config.preset, event_features or ""
+            )
         distribution = start_strategy(report, strategy, cluster_timeout)
         folder = create_run(
             report,
@@ -364,6 +366,8 @@ def train(
             prepared.rows,
             attention_images=attention_images,
             strategy=distribution,
+            # Of the whole log, of which shards leave the most on disk.
+            item_counts=prepared.train_counts()[1:].tolist() if negatives else None,
         )
     report.say()
     report.commands(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,14 @@ class PreparedLog:
             self.data / SEQUENCES / part_name(number, count) for number in range(count)
         ]
 
+    @property
+    def times(self) -> tuple[int, int] | None:
+        """`Split.times` of this log."""
+        options = self.manifest["options"]
+        if options["validation_time"] is None:
+            return None
+        return options["validation_time"], options["test_time"]
+
     def rows(self) -> ShardedRows:
         """The training rows, which `training_dataset` streams."""
         return read_shards(self.data / TRAIN)
@@ -92,7 +100,7 @@ class PreparedLog:
 
         In memory it takes 12 bytes an event; `held_out` reads less.
         """
-        return _split(pl.concat(self._tables()), self.vocabulary)
+        return self._split(pl.concat(self._tables()))
 
     def held_out(self, max_users: int | None = None, *, seed: int = 0) -> Split:
         """Reads the users with a validation case, part by part, and nobody else.
@@ -116,7 +124,7 @@ class PreparedLog:
             if max_users is not None and len(kept) > max_users:
                 lowest = kept[_ORDER].arg_sort()[:max_users].sort()
                 kept = kept[lowest]
-        return _split(kept.drop(_ORDER), self.vocabulary)
+        return self._split(kept.drop(_ORDER))
 
     def chunks(self, name: str) -> Iterator[npt.NDArray[Any]]:
         """The array `offsets`, `items` or `timestamps` of all sequences, in pieces.
@@ -148,6 +156,14 @@ class PreparedLog:
         """What `summarize` counts, as the manifest has it."""
         names = [each.name for each in fields(EventSummary)]
         return EventSummary(**{name: self.manifest[name] for name in names})
+
+    def splits(self) -> Iterator[Split]:
+        """What `split` returns, in parts: one after the other is in memory."""
+        for table in self._tables():
+            yield self._split(table)
+
+    def _split(self, table: pl.DataFrame) -> Split:
+        return replace(_split(table, self.vocabulary), times=self.times)
 
     def _tables(self, *columns: str) -> Iterator[pl.DataFrame]:
         """The parts, one after the other, with these columns or all."""

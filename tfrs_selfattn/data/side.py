@@ -96,8 +96,11 @@ def with_sides(split: Split, sides: Mapping[str, SideTable]) -> Split:
     def moved(cases: EvaluationSet) -> EvaluationSet:
         return replace(cases, sequences=sequences)
 
-    return Split(
-        sequences, split.train_stop, moved(split.validation), moved(split.test)
+    return replace(
+        split,
+        sequences=sequences,
+        validation=moved(split.validation),
+        test=moved(split.test),
     )
 
 

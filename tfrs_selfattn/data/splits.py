@@ -103,12 +103,15 @@ class Split:
             `sequences.items[offsets[u]:train_stop[u]]`.
         validation: cases to choose the best epoch by.
         test: cases to report.
+        times: the Unix seconds from which on validation and test cases are taken, of a
+            split by the clock; None of one by user. Defaults to `None`.
     """
 
     sequences: Sequences
     train_stop: npt.NDArray[np.int64]
     validation: EvaluationSet
     test: EvaluationSet
+    times: tuple[int, int] | None = None
 
     def in_training(self) -> npt.NDArray[np.bool_]:
         """Returns which events are trained on, bool `[E]`."""
@@ -233,6 +236,7 @@ def temporal_split(
         train_stop=validation_from,
         validation=next_items(sequences, users, validation_from[users]),
         test=next_items(sequences, test_users, test_from[test_users]),
+        times=(int(validation_time), int(test_time)),
     )
 
 

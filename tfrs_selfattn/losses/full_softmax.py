@@ -19,7 +19,9 @@ class FullSoftmax:
 
     Every candidate is a negative of every query, so nothing is sampled and nothing
     needs correcting. Scores exist one block at a time: memory does not grow with
-    M times N.
+    M times N. A block takes up to 512 MB, twice while it is worked on, and the gradient
+    of the candidates N times D floats, twice: of millions of items `SampledSoftmax` is
+    the one to take.
 
     Args:
         temperature: float above 0, $\tau$. With L2-normalized towers about 0.05.

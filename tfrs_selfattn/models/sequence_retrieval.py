@@ -255,6 +255,10 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         the whole batch: see `ops.replicas.share_of_mean`.
         """
         loss = self.next_item_loss
+        weights = inputs.get("sample_weight")
+        if weights is not None:  # a weight of 0 is no target, whatever the objective
+            targets = tf.where(weights != 0, inputs["targets"], 0)
+            inputs = {**inputs, "targets": targets}
         if hasattr(loss, "prepare"):  # an objective that changes what is encoded
             inputs = loss.prepare(inputs)
         targets = inputs["targets"]
@@ -274,9 +278,6 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
                 event_features=inputs.get("event_features"),
             ),
         )
-        weights = inputs.get("sample_weight")
-        if weights is not None:  # a weight of 0 is no target
-            targets = tf.where(weights != 0, targets, 0)
         learn = tf.where(targets > 0)  # [M, 2]: padding costs nothing from here on
         if weights is not None:
             weights = tf.gather_nd(weights, learn)
@@ -308,11 +309,18 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
             loss = self.compute_loss(inputs, training=True)
             penalties = sum(tf.reduce_sum(each) for each in self.losses)
             loss += penalties / num_replicas()
+            # Under "mixed_float16" `compile` wraps the optimizer in one that scales:
+            # small gradients would else be 0 in half precision.
+            scales = hasattr(self.optimizer, "get_scaled_loss")
+            scaled = self.optimizer.get_scaled_loss(loss) if scales else loss
         weights = self.trainable_variables
-        gradients = tape.gradient(loss, weights)
+        gradients = tape.gradient(scaled, weights)
+        if scales:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        count = tf.math.count_nonzero(inputs["targets"], dtype=tf.float32)
-        self._loss_mean.update_state(sum_over_replicas(loss), sample_weight=count)
+        self._loss_mean.update_state(
+            sum_over_replicas(loss), sample_weight=_total_weight(inputs)
+        )
         return {"loss": self._loss_mean.result()}
 
     def test_step(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -332,6 +340,15 @@ class SequenceRetrieval(tfrs.models.Model):  # type: ignore[misc]
         for metric in self._ranking_metrics:
             metric.update_state(ranks)
         return {metric.name: metric.result() for metric in self._ranking_metrics}
+
+
+def _total_weight(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """float32 scalar: what the targets of a batch weigh together."""
+    present = tf.cast(inputs["targets"] > 0, tf.float32)
+    weights = inputs.get("sample_weight")
+    if weights is not None:
+        present *= tf.cast(weights, tf.float32)
+    return tf.reduce_sum(present)
 
 
 def _given(**arguments: Any) -> dict[str, Any]:

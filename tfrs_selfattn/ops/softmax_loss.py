@@ -20,6 +20,8 @@ GPU_BLOCK_ELEMENTS = 1 << 26
 # Fewer and the products, and the sum of the candidates' gradients, which is one array
 # of their size a block, cost more than the scores: 15 % at 64 of 500,000 candidates.
 _LEAST_ROWS = 128
+# But for catalogues of millions: no block of scores is larger than 512 MB.
+_MOST_ELEMENTS = 1 << 27
 _LEAST_SHARE = 1e-30  # of a target; far from where float32 loses digits
 
 
@@ -80,7 +82,7 @@ def _blocks(
     num_queries = tf.shape(queries)[0]
     width = queries.shape[-1]
     if block_rows is None:
-        block = tf.maximum(_block_elements() // tf.shape(candidates)[0], _LEAST_ROWS)
+        block = _rows_of_block(tf.shape(candidates)[0], _block_elements(queries))
     else:
         block = tf.constant(block_rows)
     # Blocks of equal size, so that the last one is not a sliver.
@@ -128,11 +130,22 @@ def _blocks(
     return loss, query_gradient, candidate_gradient
 
 
-def _block_elements() -> int:
-    """Elements of one block of scores on the device that computes them."""
-    if tf.config.list_logical_devices("GPU"):
-        return GPU_BLOCK_ELEMENTS
-    return BLOCK_ELEMENTS
+def _rows_of_block(num_candidates: tf.Tensor, elements: int) -> tf.Tensor:
+    """How many queries are scored at a time."""
+    num_candidates = tf.maximum(num_candidates, 1)
+    fewest = tf.clip_by_value(_MOST_ELEMENTS // num_candidates, 1, _LEAST_ROWS)
+    return tf.maximum(elements // num_candidates, fewest)
+
+
+def _block_elements(queries: tf.Tensor) -> int:
+    """Elements of one block of scores on the device that computes them.
+
+    A graph names it only where its maker did (`tf.device`, a strategy); else
+    TensorFlow takes the GPU that it sees.
+    """
+    device = str(getattr(queries, "device", None) or "")
+    on_gpu = "GPU" in device if device else bool(tf.config.list_logical_devices("GPU"))
+    return GPU_BLOCK_ELEMENTS if on_gpu else BLOCK_ELEMENTS
 
 
 def _losses_of_logits(

@@ -28,6 +28,7 @@ _EXPORTS = {
     "ModelConfig": "config",
     "RunConfig": "config",
     "RunFolder": "run_folder",
+    "RECIPES": "recipes",
     "STRATEGIES": "cluster",
     "SideInformation": "side_information",
     "TrainingConfig": "config",
@@ -35,10 +36,11 @@ _EXPORTS = {
     "TrainingResult": "trainer",
     "build_model": "trainer",
     "check_output": "run_folder",
-    "check_split": "trainer",
+    "check_split": "checking",
     "fingerprint": "source",
     "load_model": "trainer",
     "make_strategy": "replicas",
+    "recipe": "recipes",
     "train": "trainer",
 }
 

@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from tfrs_selfattn._checks import InputError
 from tfrs_selfattn._keras import keras, require_legacy_keras
+from tfrs_selfattn.training.averages import Averages
 from tfrs_selfattn.training.run_folder import RunFolder
 
 require_legacy_keras("tfrs_selfattn.training")
 
 MONITOR = "val_ndcg@10"
-_SPEED = "items/s"
+SPEED = "items/s"
 
 
 class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -26,7 +27,8 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     `checkpoints/last` holds weights, optimizer, dropout counters and what came out of
     every epoch, so that a resumed run goes on exactly where it was. `checkpoints/best`
-    holds the weights of the epoch with the best validation NDCG@10. A checkpoint counts
+    holds the weights of the epoch with the best validation NDCG@10; where the optimizer
+    averages them, the averages, which are also what is validated. A checkpoint counts
     only once it is complete (TensorFlow writes the state file last), so a kill at any
     moment costs at most one epoch. metrics.json is a copy for people to read.
 
@@ -61,6 +63,7 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._save_last = _manager(state, elsewhere / "last")
             self._save_best = _manager(weights, elsewhere / "best")
         self._started = 0.0
+        self._averages = Averages(model)
 
     @property
     def epochs_done(self) -> int:
@@ -72,6 +75,11 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """The epoch, from 1, whose weights are kept; 0 before the first."""
         scores = [epoch[MONITOR] for epoch in self._epochs]
         return scores.index(max(scores)) + 1 if scores else 0
+
+    @property
+    def first_loss(self) -> float | None:
+        """Mean loss of the first epoch; None before it is complete."""
+        return self._epochs[0].get("loss") if self._epochs else None
 
     @property
     def exhausted(self) -> bool:
@@ -88,6 +96,9 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.perf_counter()
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._averages.put()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
         seconds = round(time.perf_counter() - self._started, 3)
@@ -95,6 +106,7 @@ class RunCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._history.assign(json.dumps(self._epochs))
         if self.best_epoch == epoch + 1:
             self._save_best.save(checkpoint_number=epoch + 1)
+        self._averages.take_back()
         self._save_last.save(checkpoint_number=epoch + 1)
         self.write_metrics(finished=False)
         if self.exhausted:
@@ -143,7 +155,7 @@ class TrainingSpeed(keras.callbacks.Callback):  # type: ignore[misc]
         self._seconds = time.perf_counter() - self._started
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs[_SPEED] = round(self._items / self._seconds)
+        logs[SPEED] = round(self._items / self._seconds)
 
 
 def restore_best(folder: RunFolder, model: Any) -> bool:

@@ -23,6 +23,7 @@ from tfrs_selfattn.losses.named import NamedLoss
 from tfrs_selfattn.training.source import DataConfig, DataSummary, fingerprint
 
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 FORMAT = 1  # raised when an older reader could not make sense of config.json
 # Fields whose option has another name.
 _OPTIONS = {
@@ -32,15 +33,23 @@ _OPTIONS = {
     "context": "context_features",
     "events": "event_features",
 }
-_LOSS_OPTIONS = ("num_negatives", "shared_by", "correct_sampling")
+_LOSS_OPTIONS = ("num_negatives", "shared_by", "correct_sampling", "negatives")
 _SEEDS = 1 << 32  # what NumPy takes
+_SASREC = {
+    "embedding_dim": 64,
+    "num_heads": 1,
+    "dropout": 0.2,
+    "time_aware": False,
+    "loss": "full-softmax",
+}
 # What presets differ in, as their functions have it; TensorFlow is not needed to know.
 PRESETS: dict[str, dict[str, Any]] = {
-    "sasrec": {"num_heads": 1, "time_aware": False, "loss": "full-softmax"},
-    "gsasrec": {"num_heads": 1, "time_aware": False, "loss": "gbce"},
-    "esasrec": {"num_heads": 2, "time_aware": False, "loss": "full-softmax"},
-    "bert4rec": {"num_heads": 2, "time_aware": False, "loss": "full-softmax"},
-    "hstu": {"num_heads": 2, "time_aware": True, "loss": "full-softmax"},
+    "sasrec": _SASREC,
+    "gsasrec": _SASREC | {"loss": "gbce"},
+    # Of the best run on MovieLens-1M; benchmarks/README.md has those beside it.
+    "esasrec": _SASREC | {"embedding_dim": 128, "num_heads": 4, "dropout": 0.1},
+    "bert4rec": _SASREC | {"num_heads": 2},
+    "hstu": _SASREC | {"num_heads": 2, "time_aware": True},
 }
 
 
@@ -51,11 +60,11 @@ class ModelConfig:
     Args:
         preset: str. Name of the preset: "sasrec", "gsasrec", "esasrec", "bert4rec" or
             "hstu".
-        embedding_dim: int. D, the width of item vectors.
+        embedding_dim: int. D, the width of item vectors. None takes the preset's.
         num_blocks: int.
         num_heads: int. H; must divide `embedding_dim`. None takes the preset's.
         max_length: int. Newest items of a history that are used.
-        dropout: float in [0, 1).
+        dropout: float in [0, 1). None takes the preset's.
         time_aware: bool. Use timestamps and request times. None takes the preset's.
         normalize: bool. L2-normalize queries and candidates.
         temperature: float above 0, of the loss. None lets the preset choose.
@@ -71,14 +80,15 @@ class ModelConfig:
             others.
         shared_by: str or None.
         correct_sampling: bool or None.
+        negatives: str or None.
     """
 
     preset: str = "sasrec"
-    embedding_dim: int = 64
+    embedding_dim: int | None = None
     num_blocks: int = 2
     num_heads: int | None = None
     max_length: int = 200
-    dropout: float = 0.2
+    dropout: float | None = None
     time_aware: bool | None = None
     normalize: bool = False
     temperature: float | None = None
@@ -90,6 +100,7 @@ class ModelConfig:
     num_negatives: int | None = None
     shared_by: str | None = None
     correct_sampling: bool | None = None
+    negatives: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -99,7 +110,7 @@ class ModelConfig:
                 object.__setattr__(self, name, default)
         for name in ("embedding_dim", "num_blocks", "num_heads", "max_length"):
             check_positive_int(name, getattr(self, name))
-        check_fraction("dropout", self.dropout)
+        check_fraction("dropout", self.dropout or 0.0)
         check_fraction("id_dropout", self.id_dropout)
         check_not_negative("oov_buckets", self.oov_buckets)
         if self.own_ids is not None:
@@ -112,7 +123,7 @@ class ModelConfig:
                 "`time_aware` must be False for preset='bert4rec', whose token for the "
                 "next item has no time. Received: time_aware=True. Use another preset."
             )
-        if self.embedding_dim % (self.num_heads or 1):
+        if (self.embedding_dim or 0) % (self.num_heads or 1):
             raise ValueError(
                 "`num_heads` must divide `embedding_dim`. Received: num_heads="
                 f"{self.num_heads}, embedding_dim={self.embedding_dim}. Change either."
@@ -172,6 +183,11 @@ class TrainingConfig:
         schedule: str. "constant", or "cosine": falls to 0 by the end of `epochs`.
         warmup_steps: int. Batches over which the learning rate rises from 0.
         weight_decay: float. Of AdamW, on kernels only; 0 is Adam.
+        ema: float in [0, 1). Weights are averaged over the steps, each average keeping
+            so much of itself a step, such as 0.99; the averages are validated and kept.
+            0 keeps the weights themselves.
+        precision: str. "float32", or "mixed_bfloat16" or "mixed_float16": layers then
+            compute in half precision, and weights stay float32.
         cut_histories: float in [0, 1). Share of the rows of a batch that are cut into
             pieces; see `tfrs_selfattn.data.cut_histories`.
         seed: int. Of the initial weights, the order of the data and dropout.
@@ -188,6 +204,8 @@ class TrainingConfig:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    ema: float = 0.0
+    precision: str = "float32"
     cut_histories: float = 0.0
     seed: int = 0
     validation_users: int | None = None
@@ -201,6 +219,8 @@ class TrainingConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_not_negative("warmup_steps", self.warmup_steps)
         check_not_negative("weight_decay", self.weight_decay)
+        check_fraction("ema", self.ema)
+        check_choice("precision", self.precision, PRECISIONS)
         check_fraction("cut_histories", self.cut_histories)
         check_choice("windows", self.windows, KINDS)
         if self.stride is not None:
@@ -334,6 +354,11 @@ class RunConfig:
         same_data = self.data.fingerprint == other.data.fingerprint
         if not same_data:
             parts.insert(0, (self.data, other.data))
+        elif self.data.times != other.data.times:
+            one, another = (
+                DataConfig("").at(each.data.times) for each in (self, other)
+            )
+            parts.insert(0, (one, another))
         found = [
             f"{_OPTIONS.get(name, name)}={mine!r} (now {theirs!r})"
             for one, another in parts

@@ -34,10 +34,13 @@ def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> Any:
         - [Loshchilov and Hutter, 2019](https://arxiv.org/abs/1711.05101), for AdamW.
     """
     rate = _learning_rate(config, config.epochs * steps_per_epoch)
+    options: dict[str, Any] = {"beta_2": _BETA_2}
+    if config.ema:
+        options |= {"use_ema": True, "ema_momentum": config.ema}
     if config.weight_decay == 0.0:
-        return keras.optimizers.Adam(rate, beta_2=_BETA_2)
+        return keras.optimizers.Adam(rate, **options)
     optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=config.weight_decay, beta_2=_BETA_2
+        rate, weight_decay=config.weight_decay, **options
     )
     optimizer.exclude_from_weight_decay(var_names=_NEVER_DECAYED)
     return optimizer

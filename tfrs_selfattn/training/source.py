@@ -1,7 +1,8 @@
-"""Which events a run learned from: where they lie, how many, and their fingerprint."""
+"""Which events a run learned from: where they lie, how split, and their fingerprint."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ class DataConfig:
         time_column: str.
         min_item_events: int. Items with fewer events were dropped.
         fingerprint: str. SHA-256 of the sequences that were trained on.
+        validation_time: int or None. Unix seconds from which on validation cases were
+            taken, of a split by the clock. None, for both times, is leave-one-out.
+        test_time: int or None. Likewise, of test cases.
     """
 
     path: str
@@ -28,6 +32,20 @@ class DataConfig:
     time_column: str = "timestamp"
     min_item_events: int = 1
     fingerprint: str = ""
+    validation_time: int | None = None
+    test_time: int | None = None
+
+    @property
+    def times(self) -> tuple[int, int] | None:
+        """Both times, as `Split.times` has them."""
+        if self.validation_time is None or self.test_time is None:
+            return None
+        return self.validation_time, self.test_time
+
+    def at(self, times: tuple[int, int] | None) -> DataConfig:
+        """The same data, split at other times."""
+        validation, test = times or (None, None)
+        return dataclasses.replace(self, validation_time=validation, test_time=test)
 
 
 @dataclass(frozen=True)

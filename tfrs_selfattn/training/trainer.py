@@ -18,22 +18,32 @@ from tfrs_selfattn.data.pipelines import (
     steps_per_epoch,
     training_dataset,
 )
+from tfrs_selfattn.data.prepared import is_prepared, read_prepared
 from tfrs_selfattn.data.shards import ShardedRows
-from tfrs_selfattn.data.side import EVENT, PARTS, QUERY
 from tfrs_selfattn.data.splits import Split
-from tfrs_selfattn.data.windows import training_windows
 from tfrs_selfattn.models import presets
 from tfrs_selfattn.models.query_features import nothing_known
 from tfrs_selfattn.models.sequence_retrieval import SequenceRetrieval
+from tfrs_selfattn.training.checking import (
+    check_rows,
+    check_sides,
+    check_split,
+    check_times,
+)
 from tfrs_selfattn.training.checkpoints import (
     RunCheckpoint,
     TrainingSpeed,
     restore_best,
 )
 from tfrs_selfattn.training.config import RunConfig
-from tfrs_selfattn.training.divergence import StopOnDivergence, users_of_batches
+from tfrs_selfattn.training.divergence import (
+    StopOnDivergence,
+    users_of_batches,
+    users_of_shards,
+)
 from tfrs_selfattn.training.lock import exclusive
 from tfrs_selfattn.training.optimizer import make_optimizer
+from tfrs_selfattn.training.precision import precision_of_layers
 from tfrs_selfattn.training.replicas import Replicas
 from tfrs_selfattn.training.run_folder import RunFolder
 from tfrs_selfattn.training.side_information import SideInformation
@@ -76,6 +86,7 @@ def train(
     attention_images: int = 0,
     verbose: int = 1,
     strategy: Any = None,
+    item_counts: Sequence[int] | None = None,
 ) -> TrainingResult:
     """Trains until the epochs or the patience of the run's configuration run out.
 
@@ -102,16 +113,21 @@ def train(
             epoch.
         strategy: `tf.distribute.Strategy`, such as `make_strategy` gives, or None.
             Defaults to `None`.
+        item_counts: sequence of N ints, the training events of each item, for a loss
+            that draws negatives by them. None counts those of `split`. Defaults to
+            `None`.
 
     Returns:
         `TrainingResult` with the best epoch's weights.
 
     Raises:
         InputError: when there is nothing to learn from or nothing to validate on, or
-            another process is training this run; when attention cannot be drawn.
+            another process is training this run; when attention cannot be drawn; when
+            the split is by the clock at other times than the run's, or by user.
         TrainingDiverged: when the loss is no longer finite.
     """
     check_split(split, rows)
+    check_times(split, folder)
     images = check_attention_images(
         attention_images,
         folder.config.model.preset,
@@ -120,7 +136,9 @@ def train(
     replicas = Replicas.of(strategy)
     lock = exclusive(folder.path) if replicas.is_chief else contextlib.nullcontext()
     with lock, replicas.together():
-        return _train(folder, split, rows, callbacks, images, verbose, replicas)
+        return _train(
+            folder, split, rows, callbacks, images, verbose, replicas, item_counts
+        )
 
 
 def _train(
@@ -131,13 +149,21 @@ def _train(
     attention_images: int,
     verbose: int,
     replicas: Replicas,
+    item_counts: Sequence[int] | None,
 ) -> TrainingResult:
     config = folder.config.training
+    if item_counts is None and folder.config.model.negatives:
+        item_counts = split.train_counts()[1:].tolist()
     keras.utils.set_random_seed(config.seed)
     side = folder.side()
-    _check_sides(side, split)
+    check_sides(side, split)
     with replicas.scope():
-        model = build_model(folder.config, side)
+        model = build_model(
+            folder.config,
+            side,
+            precision=config.precision,
+            item_counts=item_counts,
+        )
     if isinstance(rows, ShardedRows):
         check_rows(rows, folder.config)
     else:
@@ -178,13 +204,17 @@ def _train(
             "worker": replicas.worker,
             "num_workers": replicas.num_workers,
         }
-        batch_users = None  # of shards nobody knows
         if isinstance(rows, PackedRows):
             batch_users = users_of_batches(
                 split, rows, folder.config, times=model.time_aware
             )
+        else:
+            # Where the whole log is there, `split` is those who are validated on.
+            path = folder.config.data.path
+            log = read_prepared(path) if is_prepared(path) else split
+            batch_users = users_of_shards(log, rows, folder.config, **part)
         own: list[Any] = [
-            StopOnDivergence(steps, batch_users),
+            StopOnDivergence(steps, batch_users, first=checkpoint.first_loss),
             TrainingSpeed(rows.num_targets),
             checkpoint,
         ]
@@ -226,6 +256,8 @@ def _train(
     checkpoint.write_metrics(finished=True)
     replicas.meet()  # the folder is whole
     with replicas.scope():
+        if config.precision != "float32":  # which is what a model is used in
+            model = build_model(folder.config, side)
         restore_best(folder, model)
     if replicas.is_chief and checkpoint.epochs_done > resumed_from:
         write_projector(
@@ -243,115 +275,42 @@ def _train(
     )
 
 
-def check_rows(rows: ShardedRows, config: RunConfig) -> None:
-    """Checks, before a run folder is made, that rows on disk are made as its own are.
-
-    Raises:
-        InputError: when they are not.
-    """
-    wanted = {
-        "max_length": config.model.max_length,
-        "windows": config.training.windows,
-        "stride": config.training.stride,
-        "starts": config.features.starts,
-    }
-    found = {
-        "max_length": rows.row_length,
-        "windows": rows.options["windows"],
-        "stride": rows.options["stride"],
-        "starts": rows.options.get("starts", False),
-    }
-    if config.model.time_aware and "timestamps" not in rows.columns:
-        raise InputError(
-            "Shards of a time-aware model must have times. Received: "
-            f"{rows.path}, which has none. Prepare the events with --times."
-        )
-    features = config.features
-    for name, asked in ((QUERY, features.starts), (EVENT, bool(features.events))):
-        if asked != (f"{name}/{PARTS[0]}" in rows.columns):
-            raise InputError(
-                "Shards must have the features of users, requests and events that the "
-                f"run has, and no others. Received: {rows.path}, "
-                f"{'without' if asked else 'with'} {name}. What `prepare` writes has "
-                "none: train from the event log itself, or leave the features out."
-            )
-    different = [name for name in wanted if wanted[name] != found[name]]
-    if different:
-        raise InputError(
-            "Shards must be made as the run is: "
-            + ", ".join(f"{name}={wanted[name]}" for name in different)
-            + f". Received: {rows.path}, with "
-            + ", ".join(f"{name}={found[name]}" for name in different)
-            + ". Prepare the events anew, or train with the options of the shards."
-        )
-
-
-def _check_sides(side: SideInformation, split: Split) -> None:
-    needed = {QUERY: side.query, EVENT: side.events}
-    missing = [
-        name
-        for name, features in needed.items()
-        if features is not None and name not in split.sequences.sides
-    ]
-    if missing:
-        raise InputError(
-            "`split` must carry the features of the run. Received: a split without "
-            f"{', '.join(missing)}. Pass `folder.side().attach(split)`, of a log read "
-            "with the columns of the features."
-        )
-
-
-def check_split(split: Split, rows: ShardedRows | None = None) -> None:
-    """Checks, before a run folder is made, that there is something to train on.
-
-    Args:
-        split: what is trained and validated on.
-        rows: the training rows, if they are in shards. Defaults to `None`.
-
-    Raises:
-        InputError: when no user is left to validate on, or to learn from.
-    """
-    if not len(split.validation):
-        raise InputError(
-            "At least one user with 3 or more events is needed, to validate on. "
-            f"Received: none among {split.sequences.num_users} users. Use a log with "
-            "longer histories, or lower --min-item-events."
-        )
-    if rows is not None:
-        learned = rows.num_targets
-    else:
-        learned = len(training_windows(split, row_length=1))
-    if not learned:
-        raise InputError(
-            "At least one user with 4 or more events is needed, to learn from: the "
-            f"last two are held out. Received: none among {split.sequences.num_users} "
-            "users. Use a log with longer histories, or lower --min-item-events."
-        )
-
-
 def build_model(
-    config: RunConfig, side: SideInformation | None = None
+    config: RunConfig,
+    side: SideInformation | None = None,
+    *,
+    precision: str = "float32",
+    item_counts: Sequence[int] | None = None,
 ) -> SequenceRetrieval:
     """The untrained model of a configuration, with all its weights made.
 
     Args:
         config: of the run.
         side: what it knows beside ids. Defaults to `None`.
+        precision: str. What its layers compute in, to train it as `TrainingConfig`
+            says. Defaults to `"float32"`.
+        item_counts: sequence of N ints, the training events of each item, by which a
+            loss may draw negatives. None is for models that are not trained. Defaults
+            to `None`.
     """
+    if item_counts is None:
+        item_counts = [1] * config.num_items
     side = side or SideInformation()
-    model = presets.build(
-        config.model.preset,
-        config.num_items,
-        seed=config.training.seed,
-        content=side.content(),
-        query_features=side.query,
-        event_features=side.events,
-        **config.model.arguments(),
-    )
-    times = np.zeros([1, 1], np.int64)
-    history = np.zeros([1, 1], np.int32)
-    known = nothing_known(model.query_tower, history)
-    model.score(history, times, times[0], **known)
+    with precision_of_layers(precision):
+        model = presets.build(
+            config.model.preset,
+            config.num_items,
+            seed=config.training.seed,
+            content=side.content(),
+            query_features=side.query,
+            event_features=side.events,
+            item_counts=item_counts,
+            **config.model.arguments(),
+        )
+        times = np.zeros([1, 1], np.int64)
+        history = np.zeros([1, 1], np.int32)
+        known = nothing_known(model.query_tower, history)
+        model.score(history, times, times[0], **known)
     return model
 
 
