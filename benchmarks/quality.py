@@ -4,22 +4,25 @@
 
 Full ranking over the whole catalogue, leave-one-out, seen items left out, ties against
 the model. Each seed is a run of its own in the cache; a killed benchmark goes on when
-the command is repeated. When the last seed is done, one row goes to
-`benchmarks/quality.csv`: data set and checksum, configuration, seeds, mean and spread,
-device, wall time. What is tuned, RECIPES, is tuned on the validation part alone.
+the command is repeated. Every run has a row in `benchmarks/quality.csv` from its start
+on, whatever comes of it: data set and checksum, `status` (finished, diverged, stopped),
+epochs, metrics, device, wall time, configuration. When all seeds have come to their
+end, a further row has their mean and spread.
 
-`--set NAME=VALUE` changes a field of `ModelConfig` or `TrainingConfig`.
+The recipe is that of `train --recipe`, tuned on the validation part alone;
+`--set NAME=VALUE` changes a field of `ModelConfig` or `TrainingConfig`. `--search` is
+for tuning: one seed, stopped when the validation stops improving, no test metrics.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import hashlib
 import json
 import os
+import signal
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
+from _quality_runs import METRICS, note, place_of, rows_of
 from _run_options import parser_of, settings_of
 
 from tfrs_selfattn.data import (
@@ -43,181 +47,163 @@ from tfrs_selfattn.training import (
     RunConfig,
     RunFolder,
     TrainingConfig,
+    TrainingDiverged,
+    recipe,
     train,
 )
 
 TABLE = Path(__file__).with_name("quality.csv")
-METRICS = ("hr@10", "ndcg@10")
-
+SEARCH = {"patience": 5}  # epochs without improvement
 # Where the events are inside --data, and which items are left out.
 DATASETS: dict[str, dict[str, Any]] = {
     "ml-1m": {"file": ".", "min_item_events": 5},
     "amazon-beauty": {"file": "interactions.csv", "min_item_events": 1},
 }
-# One family for all data sets: gates, cosine, whole histories packed. What differs
-# between data sets is the length of a history and what its size asks for.
-FAMILY: dict[str, Any] = {
-    "schedule": "cosine",
-    "warmup_steps": 300,
-    "patience": 1000,  # the cosine ends the run
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "ml-1m": {
-        "embedding_dim": 128,
-        "num_heads": 4,
-        "max_length": 200,
-        "dropout": 0.1,
-        "batch_size": 64,
-        "epochs": 40,
-    },
-    "amazon-beauty": {
-        "embedding_dim": 128,
-        "num_heads": 4,
-        "max_length": 50,
-        "dropout": 0.5,
-        "batch_size": 128,
-        "epochs": 40,
-    },
-}
 
 
-@dataclasses.dataclass(frozen=True)
-class SeedResult:
-    """What one seed came to."""
-
-    seed: int
-    validation: dict[str, float]
-    test: dict[str, float]
-    best_epoch: int
-    seconds: float  # of training, over all its processes
-
-
-def main() -> None:
-    options = _options()
+def main(arguments: list[str] | None = None) -> None:
+    # Asked to end, it notes what it came to; Python would be gone at once.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    options = _options(arguments)
     dataset = DATASETS[options.dataset]
     path = (options.data / dataset["file"]).resolve()
     source = DataConfig(str(path), min_item_events=dataset["min_item_events"])
     split = leave_one_out(
         build_sequences(read_events(path), min_item_events=dataset["min_item_events"])
     )
-    model, training = _configuration(options)
-    results = []
+    model, training = configurations(options)
+    rows = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        result = _run(options, source, split, model, training, seed)
-        print(_line(result), flush=True)
-        results.append(result)
-    row = _row(options, split, model, training, results)
-    _append(row)
-    print(json.dumps(row, indent=2))
+        config = RunConfig.for_sequences(
+            split.sequences, source, model, dataclasses.replace(training, seed=seed)
+        )
+        rows.append(_run(options, split, config))
+        print(json.dumps(rows[-1], indent=2), flush=True)
+    if len(rows) > 1 and all(row["status"] == "finished" for row in rows):
+        row = _of_all(rows)
+        note(TABLE, row)
+        print(json.dumps(row, indent=2))
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__, DATASETS, "quality")
-    parser.add_argument("--preset", default="esasrec")
-    return parser.parse_args()
+    parser.add_argument("--recipe", help="default: that of the data set")
+    parser.add_argument("--preset", help="default: that of the recipe")
+    parser.add_argument("--search", action="store_true", help="see above")
+    parser.set_defaults(seeds=None)
+    options = parser.parse_args(arguments)
+    if options.seeds is None:
+        options.seeds = 1 if options.search else 3
+    return options
 
 
-def _configuration(
+def configurations(
     options: argparse.Namespace,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """The recipe of the data set under the options of the command line."""
-    values = {**FAMILY, **RECIPES[options.dataset], **settings_of(options)}
-    parts = []
-    for kind in (ModelConfig, TrainingConfig):
-        names = {field.name for field in dataclasses.fields(kind)}
-        known = {name: values.pop(name) for name in names & values.keys()}
-        parts.append((kind, known))
-    if values:
-        raise SystemExit(
-            f"--set must name a field of ModelConfig or TrainingConfig. Received: "
-            f"{', '.join(values)}"
-        )
-    (_, model), (_, training) = parts
-    return ModelConfig(preset=options.preset, **model), TrainingConfig(**training)
+    changes = settings_of(options)
+    if options.search:
+        changes = SEARCH | changes
+    if options.preset:
+        changes["preset"] = options.preset
+    try:
+        return recipe(options.recipe or options.dataset, changes)
+    except ValueError as error:
+        raise SystemExit(f"--recipe and --set: {error}") from None
 
 
 def _run(
-    options: argparse.Namespace,
-    source: DataConfig,
-    split: Split,
-    model: ModelConfig,
-    training: TrainingConfig,
-    seed: int,
-) -> SeedResult:
-    """Trains, or goes on with, the run of one seed, and ranks its test cases."""
-    config = RunConfig.for_sequences(
-        split.sequences, source, model, dataclasses.replace(training, seed=seed)
-    )
-    # Paths and versions aside, what a run is made of names its folder.
-    parts = [
-        config.data.fingerprint,
-        *map(dataclasses.asdict, (model, config.training)),
-    ]
-    if not training.cut_histories:  # runs from before it are found again
-        del parts[-1]["cut_histories"]
-    name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-    place = options.cache / f"{options.dataset}-{options.preset}-{name}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder.create(place, config, split.sequences.vocabulary, {})
-    print(f"seed {seed}: {place}", flush=True)
-    trained = train(folder, split, verbose=2)
-    seconds = sum(epoch["seconds"] for epoch in folder.metrics()["epochs"])
-    test = evaluate_ranking(trained.model.scorer(), split.test).metrics
-    return SeedResult(seed, trained.validation, test, trained.best_epoch, seconds)
-
-
-def _line(result: SeedResult) -> str:
-    shown = ", ".join(
-        f"{part} {name} {values[name]:.4f}"
-        for part, values in (("validation", result.validation), ("test", result.test))
-        for name in METRICS
-    )
-    return f"seed {result.seed}: best epoch {result.best_epoch}, {shown}"
-
-
-def _row(
-    options: argparse.Namespace,
-    split: Split,
-    model: ModelConfig,
-    training: TrainingConfig,
-    results: list[SeedResult],
+    options: argparse.Namespace, split: Split, config: RunConfig
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "dataset": options.dataset,
-        "events": split.sequences.num_events,
-        "checksum": RunConfig.for_sequences(
-            split.sequences, DataConfig(""), model, training
-        ).data.fingerprint[:16],
-        "preset": options.preset,
-        "time_aware": model.time_aware,
-        "seeds": " ".join(str(result.seed) for result in results),
-    }
-    for part in ("test", "validation"):
-        for name in METRICS:
-            values = [getattr(result, part)[name] for result in results]
-            row[f"{part} {name}"] = round(statistics.mean(values), 4)
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            row[f"{part} {name} sd"] = round(spread, 4)
-    gpus = tf.config.list_physical_devices("GPU")
-    row["best epochs"] = " ".join(str(result.best_epoch) for result in results)
-    row["device"] = "GPU" if gpus else "CPU"
-    row["minutes a seed"] = round(
-        statistics.mean(result.seconds for result in results) / 60, 1
-    )
-    row["model"] = json.dumps(dataclasses.asdict(model))
-    row["training"] = json.dumps(dataclasses.asdict(training))
+    """Trains, or goes on with, the run of one seed, and ranks its test cases.
+
+    Its row is there from the start, for runs that are killed, and written anew at the
+    end, whatever the end is.
+    """
+    place = place_of(options.cache, options.dataset, config)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary = split.sequences.vocabulary
+    folder = RunFolder.create(place, config, vocabulary, {})
+    print(f"seed {config.training.seed}: {place}", flush=True)
+    row = _row(options, folder)
+    if not any(known["run"] == row["run"] for known in rows_of(TABLE)):
+        note(TABLE, row)
+    try:
+        trained = train(folder, split, verbose=2)
+        row["status"] = "finished"
+        if not options.search:
+            found = evaluate_ranking(trained.model.scorer(), split.test).metrics
+            row |= _columns("test", [found])
+    except TrainingDiverged as error:
+        print(error, flush=True)
+        row["status"] = "diverged"
+    finally:
+        row |= _progress(folder)
+        note(TABLE, row)
     return row
 
 
-def _append(row: dict[str, Any]) -> None:
-    """Adds the row; a row that is there stays, whatever came of it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def _row(options: argparse.Namespace, folder: RunFolder) -> dict[str, Any]:
+    """What is known of a run before it is trained."""
+    config = folder.config
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "dataset": options.dataset,
+        "events": config.summary.events if config.summary else "",
+        "checksum": config.data.fingerprint[:16],
+        "preset": config.model.preset,
+        "time_aware": config.model.time_aware,
+        "seeds": str(config.training.seed),
+        "status": "stopped",
+        "search": options.search,
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        "model": json.dumps(dataclasses.asdict(config.model)),
+        "training": json.dumps(dataclasses.asdict(config.training)),
+        "run": folder.path.name,
+    }
+
+
+def _progress(folder: RunFolder) -> dict[str, Any]:
+    """What a run has come to so far."""
+    metrics = folder.metrics()
+    epochs = metrics.get("epochs", [])
+    row: dict[str, Any] = {"epochs": len(epochs)}
+    if epochs:
+        # Of training, over all its processes.
+        seconds = sum(epoch["seconds"] for epoch in epochs)
+        row |= _columns("validation", [metrics["validation"]])
+        row["best epochs"] = str(metrics["best_epoch"])
+        row["minutes a seed"] = round(seconds / 60, 1)
+    return row
+
+
+def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread of runs that differ by their seeds."""
+    row = dict(rows[0])
+    for name in ("seeds", "best epochs", "run"):
+        row[name] = " ".join(other[name] for other in rows)
+    row["epochs"] = sum(other["epochs"] for other in rows)
+    row["minutes a seed"] = round(
+        statistics.mean(other["minutes a seed"] for other in rows), 1
+    )
+    for part in ("test", "validation"):
+        if f"{part} {METRICS[0]}" in row:
+            row |= _columns(
+                part,
+                [{name: row[f"{part} {name}"] for name in METRICS} for row in rows],
+            )
+    return row
+
+
+def _columns(part: str, found: list[dict[str, float]]) -> dict[str, float]:
+    """Mean and spread of the metrics of some runs, by column."""
+    columns = {}
+    for name in METRICS:
+        values = [metrics[name] for metrics in found]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        columns[f"{part} {name}"] = statistics.mean(values)
+        columns[f"{part} {name} sd"] = spread
+    return columns
 
 
 if __name__ == "__main__":
