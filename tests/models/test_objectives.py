@@ -398,8 +398,8 @@ def test_a_users_own_model_learns(objective):
     for row, history in enumerate(data["history"]):
         scores[row, history - 1] = -np.inf
     hits = scores.argmax(axis=1) == data["next"] - 1
-    # Of ten unseen items; the mean cannot tell directions, and who hides the newest item
-    # has learned from two items what is asked here of three.
+    # Of ten unseen items. The mean cannot tell directions, and who hides the newest
+    # item has learned from two items what is asked here of three.
     masked = isinstance(model.objective, MaskedItems)
     assert hits.mean() > (0.25 if masked else 0.5)
     if hasattr(model.objective, "weights"):

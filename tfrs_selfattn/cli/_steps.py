@@ -235,8 +235,8 @@ def create_run(
     with report.waiting("Starting TensorFlow"):
         start_tensorflow()
         from tfrs_selfattn.training import check_split
+        from tfrs_selfattn.training.checking import check_rows
         from tfrs_selfattn.training.replicas import Replicas
-        from tfrs_selfattn.training.trainer import check_rows
 
     check_split(prepared.split, prepared.rows)
     data = data.at(prepared.split.times)
