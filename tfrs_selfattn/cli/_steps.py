@@ -209,10 +209,10 @@ def prepare_again(report: Report, folder: RunFolder, source: DataConfig) -> Prep
     times = prepared.split.times
     if times != source.times:
         raise InputError(
-            f"The events of {source.path} must be split as {folder.path} was: some that "
-            f"it was trained on would be tested. Received: {split_of(times)}, where the "
-            f"run has {split_of(source.times)}. Pass the original ones with --data, or "
-            "train again."
+            f"The events of {source.path} must be split as {folder.path} was: some "
+            "that it was trained on would be tested. Received: "
+            f"{split_of(times)}, where the run has {split_of(source.times)}. Pass the "
+            "original ones with --data, or train again."
         )
     return prepared
 
