@@ -192,6 +192,35 @@ def test_normalized_vectors_stay_normalized(tiny, tmp_path):
         refresh_recommender(tmp_path, long)
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_the_items_alone_are_refreshed_too(tiny, tmp_path, model):
+    """As a server of the index has them, and as a vector database does."""
+    quick_export(tmp_path, model=model, parts="index")
+    kept = [*IDS[5:], "new"]
+    items = NewItems(kept, embeddings=[*[None] * len(IDS[5:]), VECTOR])
+    done = refresh_recommender(tmp_path, items)
+    assert (done.added, len(done.removed)) == (["new"], 5)
+    written = done.export.manifest
+    assert (written["parts"], written["index"]["recall"]) == ("index", 1.0)
+    assert written["verified"] > 0
+    assert set(written["signatures"]) == {"search", "embed_item"}
+    frame = pl.read_parquet(done.export.path / "assets.extra" / "embeddings.parquet")
+    assert frame["item_id"].to_list() == kept
+    np.testing.assert_allclose(frame["embedding"].to_list()[-1], VECTOR, rtol=1e-6)
+    signatures = tf.saved_model.load(str(done.export.path)).signatures
+    query = model.query_tower(tf.constant([[1, 9]])).numpy()
+    catalogue = model.candidate_tower.catalogue().numpy()
+    scores = np.concatenate([catalogue[5:], [VECTOR]]) @ query[0]
+    found = signatures["search"](
+        embedding=tf.constant(query), exclude=tf.constant([["new", IDS[30]]])
+    )["ids"].numpy()[0]
+    left = [kept[j] for j in np.argsort(-scores) if kept[j] not in ("new", IDS[30])]
+    assert [item.decode() for item in found] == left[: len(found)]
+    # And once more, from what that one holds.
+    again = refresh_recommender(tmp_path, NewItems(list(IDS)), verify=False)
+    assert (again.added, again.removed) == (sorted(IDS[:5]), ["new"])
+
+
 def test_exports_that_cannot_be_refreshed(tiny, tmp_path, model):
     quick_export(tmp_path / "query", model=model, parts="query")
     with pytest.raises(InputError, match="parts='query'"):
@@ -317,3 +346,13 @@ def test_the_command(cli_status, base, export, tmp_path):
         assert status == 2
         assert err.startswith(message)
         assert len(err.splitlines()) == 1
+    # Which ones all are, is for machines.
+    new = [f"new {j}" for j in range(12)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id", *IDS, *new]) + "\n")
+    status, out, err = cli_status(*arguments, "--json")
+    assert (status, json.loads(out)["items"]) == (2, new)
+    assert "and 2 more" in err and json.loads(out)["error"] in err
+    (tmp_path / "items.csv").write_text(f"item_id\n{IDS[0]}\n")
+    status, out, _ = cli_status(*arguments, "--json")
+    left_out = {*IDS[1:20]}  # of the version that the first refresh has written
+    assert (status, set(json.loads(out)["items"])) == (2, left_out)

@@ -46,13 +46,14 @@ def refresh(
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Write a new version of an export that recommends other items.
+    """Write a new version of an export, with other items.
 
     The version in service is not touched: a server that watches the folder takes the
     new one over once it has loaded. To go back, remove the new version's folder. New
     items are embedded from their features, where the model was trained with
     --item-features; else they need a vector each, in the column `embedding`. So are
     items whose features are others now, if the file has the columns of all features.
+    If items are refused, --json lists all of them.
 
     \b
     Example:
@@ -66,6 +67,7 @@ def refresh(
     with report.working(), report.waiting("Reading the items"):
         start_tensorflow()
         from tfrs_selfattn.export import read_new_items, refresh_recommender
+        from tfrs_selfattn.export.merging import RefusedItems
         from tfrs_selfattn.export.refresh import features_of
 
         features = features_of(base, source)
@@ -78,10 +80,14 @@ def refresh(
             f"  {items} has no column {', '.join(lacking)}: items that the export "
             "knows keep their vectors"
         )
-    with report.working(), report.waiting("Writing and asking the new version"):
-        done = refresh_recommender(
-            base, new, source=source, max_removed=max_removed, prune=prune
-        )
+    try:
+        with report.working(), report.waiting("Writing and asking the new version"):
+            done = refresh_recommender(
+                base, new, source=source, max_removed=max_removed, prune=prune
+            )
+    except RefusedItems as error:  # of which the message names the first alone
+        report.result({"error": str(error), "items": error.items})
+        raise
     counts = {
         "added": len(done.added),
         "removed": len(done.removed),

@@ -27,6 +27,22 @@ _AT_ONCE = 4096  # items embedded at a time
 Vectors = npt.NDArray[np.float32]
 
 
+class RefusedItems(InputError):
+    """A list of items that cannot be taken, because of some of them.
+
+    Args:
+        message: str. It names the first of them.
+        items: list of str. All of them.
+    """
+
+    def __init__(self, message: str, items: Sequence[str]) -> None:
+        super().__init__(message)
+        self.items = list(items)
+
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
+        return type(self), (str(self), self.items)
+
+
 @dataclass(frozen=True)
 class Merged:
     """The contents of a refreshed version.
@@ -58,8 +74,8 @@ def merged(
         new: `NewItems`.
 
     Raises:
-        InputError: when a new item has neither vector nor features, or a vector does
-            not fit.
+        RefusedItems: when new items have neither vector nor features.
+        InputError: when a vector does not fit.
     """
     retired = known.retired
     names = (*known.ids, *retired.ids)
@@ -171,20 +187,22 @@ def _made(
     )
 
 
-def _homeless(features: FeatureSet | None, items: Sequence[str]) -> InputError:
+def _homeless(features: FeatureSet | None, items: Sequence[str]) -> RefusedItems:
     if features is None:
-        return InputError(
+        return RefusedItems(
             "Every new item must have a vector: the model embeds items by their id "
             f"alone, and never saw {len(items)} of these. Received: none for "
             f"{shown(items)}. Give them in a column `embedding`, leave the items "
-            "out, or train again with --item-features."
+            "out, or train again with --item-features.",
+            items,
         )
     columns = ", ".join(features.names)
-    return InputError(
+    return RefusedItems(
         "Every new item must be told of, since the model embeds it by its features. "
         f"Received: nothing for {len(items)} of them, {shown(items)}. Fill in one of "
         f"the columns {columns}, give vectors in a column `embedding`, or leave the "
-        "items out."
+        "items out.",
+        items,
     )
 
 

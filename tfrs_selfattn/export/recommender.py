@@ -297,16 +297,24 @@ def newest(path: Path) -> Path:
     return path
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a version that holds the query tower and the index."""
+def read_manifest(path: Path, parts: Sequence[str] = ("all",)) -> dict[str, Any]:
+    """The manifest of a version that holds the query tower and the index.
+
+    Args:
+        path: `<base>/<version>`.
+        parts: list of str. Which parts it may hold, see `manifest`; never those of a
+            shard. Defaults to all of them.
+    """
     contents: dict[str, Any] = {}
     if (path / "saved_model.pb").exists():
         with contextlib.suppress(OSError, ValueError):
             contents = manifest.read(path)
-    if contents.get("parts", "all") != "all":
+    if contents.get("parts", "all") not in parts or "shard" in contents:
+        needed = "the query tower and the index" if len(parts) == 1 else "all items"
         raise InputError(
-            "An export must hold the query tower and the index. Received: "
-            f"{path}, which holds parts={contents['parts']!r}. Export the run without "
+            f"An export must hold {needed}. Received: {path}, which holds "
+            f"parts={contents['parts']!r}"
+            f"{' of a shard' if 'shard' in contents else ''}. Export the run without "
             "--query-only, --index-only and --shards."
         )
     if not {"version", "k"} <= contents.keys():

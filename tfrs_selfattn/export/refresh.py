@@ -28,13 +28,16 @@ from tfrs_selfattn.export import (
 from tfrs_selfattn.export.item_side import ItemSide
 from tfrs_selfattn.export.live import Truth
 from tfrs_selfattn.export.loading import load
-from tfrs_selfattn.export.merging import merged, shown
+from tfrs_selfattn.export.merging import RefusedItems, merged, shown
 from tfrs_selfattn.export.new_items import NewItems
 from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.export.requests import Sample
 from tfrs_selfattn.export.searching import Index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
 from tfrs_selfattn.features.feature_set import FeatureSet
+
+# What there are items in; the query tower alone has none.
+_PARTS = ("all", "index")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ def refresh_recommender(
     still counts in histories. No other version is touched; to go back, remove the new
     one.
 
+    Of an export of the items alone (`parts="index"`), which meets no histories, only
+    what is answered changes: the query tower is served by another export, and passes
+    over what it does not know.
+
     Args:
         base: folder of the versions.
         items: `NewItems`: all that may be answered.
@@ -102,8 +109,9 @@ def refresh_recommender(
         `Refresh`.
 
     Raises:
-        InputError: when new items have neither vector nor features, too many would be
-            removed, or the source is not a whole export of this package.
+        InputError: when new items have neither vector nor features, or too many would
+            be removed (both with all of them in `items`), or the source is not a whole
+            export of this package.
         ExportError: when the new version answers other than it must.
 
     Example:
@@ -127,10 +135,11 @@ def refresh_recommender(
     new, side = done.items, done.side
     removed = sorted(set(old.items.ids) - set(new.ids))
     if len(removed) > check_fraction("max_removed", max_removed) * len(old.items.ids):
-        raise InputError(
+        raise RefusedItems(
             "`items` must list all that may be answered. Received: a list that leaves "
             f"out {len(removed)} of {len(old.items.ids)} items, such as "
-            f"{shown(removed)}. Complete it, or allow as much with `max_removed`."
+            f"{shown(removed)}. Complete it, or allow as much with `max_removed`.",
+            removed,
         )
     export = write(
         base,
@@ -176,10 +185,12 @@ class _Source:
     """What there is to know of a version that a refresh starts from."""
 
     def __init__(self, folder: Path) -> None:
-        self.manifest = recommender.read_manifest(folder)
+        self.manifest = recommender.read_manifest(folder, _PARTS)
         self.version = int(self.manifest["version"])
+        parts = str(self.manifest.get("parts", "all"))
         loaded = load(folder)
-        if not hasattr(loaded, "catalogue") or not hasattr(loaded, "encode_query"):
+        tower = getattr(loaded, "encode_query", None)
+        if not hasattr(loaded, "catalogue") or (tower is None and parts == "all"):
             raise InputError(
                 "A refresh must start from an export that holds what it needs. "
                 f"Received: {folder}, written by version "
@@ -187,14 +198,14 @@ class _Source:
                 "again with this version."
             )
         self.loaded = loaded  # the function below does not keep its variables alive
-        self.encode_query: Any = loaded.encode_query
+        self.encode_query: Any = tower
         self.settings = Settings(
             k=int(self.manifest["k"]),
             keep_seen=bool(self.manifest["keep_seen"]),
             index=Index(
                 self.manifest["index"]["kind"], self.manifest["index"]["settings"]
             ),
-            parts="all",
+            parts=parts,
             time_aware=bool(self.manifest["time_aware"]),
             features=item_features(self.manifest),
             asked=QuerySide.from_manifest(self.manifest),
@@ -225,7 +236,7 @@ def features_of(
         source: int or None. The version; None takes the highest. Defaults to `None`.
     """
     folder = _source_folder(Path(base), source)
-    return item_features(recommender.read_manifest(folder))
+    return item_features(recommender.read_manifest(folder, _PARTS))
 
 
 def item_features(contents: Mapping[str, Any]) -> FeatureSet | None:
@@ -271,10 +282,10 @@ class _Refreshed(Truth):
 
     def encode(self, samples: Sequence[Sample]) -> tuple[npt.NDArray[Any], ...]:
         queries = np.zeros([len(samples), self.candidates.shape[1]], np.float32)
-        scores = np.tile(self.popular, [len(samples), 1])
+        scores = np.tile(self.popular, [len(samples), 1])  # without a tower, of nobody
         for number, (history, timestamps, request_time, told) in enumerate(samples):
             known = [p for p, item in enumerate(history) if item in self._index_of]
-            if not known and self.side.query is None:
+            if self._encode is None or (not known and self.side.query is None):
                 continue
             indices = [self._index_of[history[place]] for place in known]
             tensors = [tf.constant([indices], tf.int32), *self._table]
