@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.export.content import FEATURES, RAW, content_model
 from tests.export.test_refresh import _nodes
 from tests.export.tiny import IDS, quick_export
 from tfrs_selfattn.export import NewItems, refresh_recommender
+from tfrs_selfattn.export.manifest import describe_signatures
 from tfrs_selfattn.features import FeatureEncoder
 from tfrs_selfattn.features._vocabulary import bucket_of
 
@@ -100,6 +102,13 @@ def queries_of(model, table, histories):
     return model.query_tower(
         tf.constant(histories), training=False, item_table=tf.constant(table)
     ).numpy()
+
+
+def test_the_signatures_are_the_ones_on_file(make, assert_golden):
+    _, base = make("one table")
+    signatures = tf.saved_model.load(str(base / "1")).signatures
+    text = json.dumps(describe_signatures(signatures), indent=2, sort_keys=True)
+    assert_golden("signatures_item_features.json", text + "\n")
 
 
 HISTORIES = [[IDS[3], IDS[30]], [IDS[5], IDS[12]], [IDS[7], IDS[8]]]

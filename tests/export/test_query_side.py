@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +19,7 @@ from tfrs_selfattn.export import (
     refresh_recommender,
     verification,
 )
+from tfrs_selfattn.export.manifest import describe_signatures
 from tfrs_selfattn.export.query_side import QuerySide
 from tfrs_selfattn.features import (
     Category,
@@ -348,6 +351,11 @@ def test_features_travel_in_examples_and_have_defaults_there(signatures):
         np.testing.assert_allclose(
             answer["scores"][row], wanted["scores"][0], rtol=1e-5
         )
+
+
+def test_the_signatures_are_the_ones_on_file(signatures, assert_golden):
+    text = json.dumps(describe_signatures(signatures), indent=2, sort_keys=True)
+    assert_golden("signatures_users_and_events.json", text + "\n")
 
 
 def test_the_manifest_and_the_signatures_say_what_is_taken(export, model):

@@ -15,6 +15,7 @@ from tfrs_selfattn.export import (
     NewItems,
     export_recommender,
     export_shards,
+    manifest,
     refresh_recommender,
     sharded,
 )
@@ -48,6 +49,11 @@ def test_the_items_are_dealt_out_in_their_order(model, exports):
     vectors = np.array(together["embedding"].to_list(), np.float32)
     np.testing.assert_array_equal(vectors, model.candidate_tower.catalogue().numpy())
     assert [each.manifest["first_row"] for each in shards] == [0, 10, 20]
+    for number, each in enumerate(shards):
+        assert each.manifest["shard"] == {"number": number, "of": 3}
+        assert each.manifest["model"] == query.manifest["model"]
+        for key in each.manifest:
+            assert f"`{key}`" in manifest.__doc__, key
 
 
 def test_popularity_is_that_of_all_items(exports):

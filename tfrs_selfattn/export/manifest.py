@@ -26,6 +26,8 @@ does.
 - `verified`: int, the histories whose answers were compared with the model's before the
   version got its name; 0 if that was switched off.
 - `refreshed_from`: int or null, the version that a refresh started from.
+- `shard`: of a shard alone, its `number` (from 0) and `of` how many. `first_row`: int,
+  likewise, the place of its first item among all items, from 0.
 - `metrics`, `source`: whatever the exporter was given, or null. Of `source` the model
   card knows `run`, `data` (a fingerprint), `events` and `settings` (by name) and
   `protocol` (a sentence).

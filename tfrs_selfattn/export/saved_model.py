@@ -152,17 +152,22 @@ def export_recommender(
         truth=truth,
         samples=None if sample_histories is None else [*map(sample, sample_histories)],
         about={
-            "model": {
-                "class": type(model).__name__,
-                "name": getattr(model, "name", None),
-                "max_length": getattr(model.query_tower, "max_length", None),
-            },
+            "model": facts_of(model),
             "refreshed_from": None,
             "metrics": metrics,
             "source": source,
             "notes": notes,
         },
     )
+
+
+def facts_of(model: Any) -> dict[str, Any]:
+    """What a manifest says of a model in memory."""
+    return {
+        "class": type(model).__name__,
+        "name": getattr(model, "name", None),
+        "max_length": getattr(model.query_tower, "max_length", None),
+    }
 
 
 def _encoder(tower: Any, outside: bool, time_aware: bool, side: QuerySide) -> Any:

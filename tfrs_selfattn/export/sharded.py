@@ -27,7 +27,7 @@ from tfrs_selfattn.export import checks, manifest, versions
 from tfrs_selfattn.export.live import Live, Part
 from tfrs_selfattn.export.popularity import all_events
 from tfrs_selfattn.export.query_side import QuerySide
-from tfrs_selfattn.export.saved_model import export_recommender
+from tfrs_selfattn.export.saved_model import export_recommender, facts_of
 from tfrs_selfattn.export.searching import Index, as_index
 from tfrs_selfattn.export.writing import Export, Items, Settings, write
 
@@ -141,6 +141,7 @@ def export_shards(
                     about={
                         "shard": {"number": number, "of": num_shards},
                         "first_row": rows.start,
+                        "model": facts_of(model),
                         "refreshed_from": None,
                         "metrics": metrics,
                         "source": source,

@@ -10,7 +10,7 @@ import contextlib
 import csv
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,11 @@ max_batch_size { value: 256 }
 batch_timeout_micros { value: 0 }
 max_enqueued_batches { value: 100 }
 """
-# XLA compiles once for each size, at the warm-up.
+# XLA compiles once for each size, at the warm-up: those that batches are rounded up to,
+# and, since the search rounds up to powers of 2, those of a server that rounds nothing.
 _COMPILED_SIZES = (1, 4, 16, 64, 256)
+_SEARCHED_SIZES = (2, 8, 32, 128)
+_SEARCHES = ("serving_default", "recommend_excluding", "tf_example", "search")
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,24 @@ def write(
         extra = staged / manifest.FOLDER
         extra.mkdir()
         width = int(items.candidates.shape[1])
-        warmup = requests.warmup_requests(
-            functions,
-            items.ids,
-            width,
-            sizes=sizes,
-            time_aware=settings.time_aware,
-            side=settings.asked,
-            defaults=nothing,
-        )
+
+        def warm_up(
+            signatures: Iterable[str], sizes: Sequence[int]
+        ) -> list[requests.Request]:
+            return requests.warmup_requests(
+                signatures,
+                items.ids,
+                width,
+                sizes=sizes,
+                time_aware=settings.time_aware,
+                side=settings.asked,
+                defaults=nothing,
+            )
+
+        warmup = warm_up(functions, sizes)
+        if settings.index.compiled:
+            searches = [name for name in functions if name in _SEARCHES]
+            warmup += warm_up(searches, _SEARCHED_SIZES)
         requests.write_warmup(extra / _WARMUP_FILE, warmup)
         titled = _write_titles(extra, items)
         items.retired.write(extra)
