@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from tfrs_selfattn import training
+from tfrs_selfattn.cli.export import SERVER_IMAGE
 
 SMALL = ("--embedding-dim", "8", "--num-blocks", "1", "--max-length", "16")
 
@@ -234,7 +236,7 @@ def test_export_says_how_to_use_it(cli, trained, tmp_path):
     commands = dict(re.findall(r"^(\w+ it): +(.+)$", done.out, re.MULTILINE))
     assert shlex.split(commands["Serve it"])[-2:] == [
         f"{base}:/models/recommender",
-        "tensorflow/serving",
+        SERVER_IMAGE,
     ]
     _, *words = shlex.split(commands["Ask it"])
     assert cli(*words).status == 0
@@ -265,6 +267,15 @@ def test_export_tunes_an_index_on_what_the_run_held_out(
         given = " ".join(more) or "--index exact"
         assert "--target-recall must come with --index partitioned, and " in line
         assert f"Received: {given}." in line
+
+
+def test_one_image_of_the_server_is_named_everywhere():
+    repository = Path(__file__).resolve().parents[2]
+    pages = ["README.md", "serving/README.md", "serving/docker-compose.yml"]
+    for page in (*pages, "docs/how-to/serve.md"):
+        text = (repository / page).read_text(encoding="utf-8")
+        named = set(re.findall(r"(?<![./\w])tensorflow/serving(?::[\w.-]+)?", text))
+        assert named == {SERVER_IMAGE}, page
 
 
 def test_recommend_answers_from_the_export_alone(cli, exported, history, tmp_path):

@@ -11,7 +11,10 @@ import tfrs_selfattn
 from tfrs_selfattn.cli import main as entry
 from tfrs_selfattn.cli._report import Report, shell
 
-COMMANDS = ("quickstart", "train", "evaluate", "export", "recommend")
+COMMANDS = (
+    *("quickstart", "train", "evaluate", "export", "refresh", "recommend", "explain"),
+    "benchmark",
+)
 
 
 def test_help_of_all(cli):

@@ -85,7 +85,7 @@ def explain(
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
 ) -> None:
-    """Say how much each item of a history did for the score of an item.
+    """Say what each item of a history did for a score.
 
     The number is what the score loses when the item is taken out of the history: exact
     for the model, and no share of a whole. Attention says where the model looked, and

@@ -9,6 +9,9 @@ import typer
 
 from tfrs_selfattn import InputError
 
+INDEXES = ("exact", "partitioned")
+SERVER_IMAGE = "tensorflow/serving:2.20.0"
+
 if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Export
@@ -102,6 +105,26 @@ def export(
         raise InputError(
             "At most one of --query-only and --index-only may be given. Received: "
             "both. Leave out both to export tower and index together."
+        )
+    if index not in INDEXES:
+        raise InputError(
+            f"--index must be one of {', '.join(INDEXES)}. Received: {index!r}. Leave "
+            "it out for an exact one."
+        )
+    if xla and index != "partitioned":
+        raise InputError(
+            "--xla must come with --index partitioned, whose search it makes faster. "
+            "Received: --xla with an exact index. Leave it out, or add the other."
+        )
+    if query_only and index != "exact":
+        raise InputError(
+            "--index must be left out with --query-only, which exports no items. "
+            f"Received: --index {index}. Give it to the export with --index-only."
+        )
+    if keep_seen and (query_only or index_only):
+        raise InputError(
+            "--keep-seen must come without --query-only and --index-only. Received: "
+            "both. Whoever asks the index says what it leaves out."
         )
     if shards is not None and (query_only or index_only or keep_seen):
         raise InputError(
@@ -270,6 +293,4 @@ def serve_command(base: Path) -> str:
     ports = ("-p", "8500:8500", "-p", "8501:8501")
     mount = f"{base.absolute()}:/models/recommender"
     name = "MODEL_NAME=recommender"
-    return shell(
-        "docker", "run", "--rm", *ports, "-e", name, "-v", mount, "tensorflow/serving"
-    )
+    return shell("docker", "run", "--rm", *ports, "-e", name, "-v", mount, SERVER_IMAGE)

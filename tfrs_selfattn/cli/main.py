@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from tfrs_selfattn import InputError, __version__
+from tfrs_selfattn.cli.benchmark import benchmark
 from tfrs_selfattn.cli.evaluate import evaluate
 from tfrs_selfattn.cli.explain import explain
 from tfrs_selfattn.cli.export import export
@@ -30,7 +31,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help keeps the line breaks of examples
 )
-for command in (quickstart, train, evaluate, export, refresh, recommend, explain):
+for command in (
+    quickstart,
+    train,
+    evaluate,
+    export,
+    refresh,
+    recommend,
+    explain,
+    benchmark,
+):
     app.command()(command)
 # What follows these is an option of theirs or of Beam's.
 _WITH_PIPELINE = {"allow_extra_args": True, "ignore_unknown_options": True}

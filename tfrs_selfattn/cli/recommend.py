@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfrs_selfattn.cli._report import Report
     from tfrs_selfattn.export import Recommendation, Recommender
 
-_SECONDS = 5.0  # for the answer of shards
+_SECONDS = 5.0  # for the answer of a server
 
 
 def recommend(
@@ -55,6 +55,21 @@ def recommend(
     model: Annotated[
         str, typer.Option(help="The model's name on the server.")
     ] = "recommender",
+    model_version: Annotated[
+        str | None,
+        typer.Option(
+            help="The version to ask on the server, by number or by label (stable), in "
+            "place of the newest."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Seconds for the server's answer, all attempts together; 5 unless "
+            "told.",
+        ),
+    ] = None,
     shard: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +121,11 @@ def recommend(
             "One of the folder of an export and --server must be given. Received: "
             f"{'neither' if base is None else 'both'}. Name the one to ask."
         )
+    if server is None and (model_version is not None or timeout is not None):
+        raise InputError(
+            "--model-version and --timeout must come with --server. Received: no "
+            "--server. Name it, or leave them out."
+        )
     report = Report(as_json)
     titles: dict[str, str] = {}
     if items is not None:
@@ -115,8 +135,22 @@ def recommend(
     told = (feature or [], event_feature or [])
     if server is not None:
         sharding = (shard or [], partial)
+        how = {
+            "timeout": _SECONDS if timeout is None else timeout,
+            "version": as_version(model_version),
+        }
         _ask_server(
-            report, server, model, sharding, past, left_out, given, told, titles, limit
+            report,
+            server,
+            model,
+            how,
+            sharding,
+            past,
+            left_out,
+            given,
+            told,
+            titles,
+            limit,
         )
     else:
         _ask_export(report, base, past, left_out, given, told, titles, limit)
@@ -161,6 +195,7 @@ def _ask_server(
     report: Report,
     server: str,
     model: str,
+    how: dict[str, Any],
     sharding: tuple[list[str], bool],
     past: list[str],
     left_out: list[str],
@@ -175,14 +210,14 @@ def _ask_server(
     missing: tuple[int, ...] = ()
     if shards:
         with ShardedClient.connect(
-            f"{server}/{model}", shards, timeout=_SECONDS, partial=partial
+            f"{server}/{model}", shards, partial=partial, **how
         ) as many:
             if any(told):
                 times |= parse_told(*told, many.inputs())
             (answer,) = many.recommend([past], exclude=[left_out], **times)
         missing = answer.missing
     else:
-        with connect(server, model=model) as client:
+        with connect(server, model=model, **how) as client:
             if any(told):
                 times |= parse_told(*told, client.inputs())
             (answer,) = client.recommend([past], exclude=[left_out], **times)
@@ -209,6 +244,11 @@ def _ask_server(
             ],
         }
     )
+
+
+def as_version(text: str | None) -> int | str | None:
+    """A version by its number, or by its label."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def split_ids(text: str) -> list[str]:

@@ -92,7 +92,13 @@ class ShardedClient:
 
     @classmethod
     def connect(
-        cls, query: str, shards: Sequence[str], *, timeout: float = 1.0, **options: Any
+        cls,
+        query: str,
+        shards: Sequence[str],
+        *,
+        timeout: float = 1.0,
+        version: int | str | None = None,
+        **options: Any,
     ) -> ShardedClient:
         """Connects to servers.
 
@@ -101,19 +107,23 @@ class ShardedClient:
                 `http://HOST:PORT/MODEL`.
             shards: list of str, likewise.
             timeout: float. As in the class.
+            version: int, str or None. Of the query model, by number or label; None
+                takes the newest. Defaults to `None`.
             **options: likewise.
         """
 
-        def client(address: str) -> AnyClient:
+        def client(address: str, version: int | str | None = None) -> AnyClient:
             server, slash, model = address.rpartition("/")
             if not slash or not model or server.endswith("/") or not server:
                 raise InputError(
                     "A shard must be given as HOST:PORT/MODEL, or with http:// before. "
                     f"Received: {address!r}. Name the model that the server gives it."
                 )
-            return connect(server, model=model, timeout=timeout)
+            return connect(server, model=model, version=version, timeout=timeout)
 
-        return cls(client(query), [*map(client, shards)], timeout=timeout, **options)
+        return cls(
+            client(query, version), [*map(client, shards)], timeout=timeout, **options
+        )
 
     def __enter__(self) -> Self:
         return self
