@@ -34,6 +34,7 @@ REQUIREMENTS = [
 
 # Each asks for a TensorFlow at least as new as itself; pip finds the pair.
 SERVING_API = "tensorflow-serving-api>=2.18,<2.22"
+LOCUST = "locust>=2.30"
 # To write the notebooks from their sources, and to run them.
 NOTEBOOKS = ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29"]
 EXTRAS = {
@@ -47,10 +48,11 @@ EXTRAS = {
         "ruff>=0.17,<0.18",
         # The real protos, to read with them what the exports write by hand.
         SERVING_API,
+        LOCUST,  # serving/load_test.py runs, too
         *NOTEBOOKS,
     ],
     "notebooks": ["jupyterlab>=4", "matplotlib>=3.8", *NOTEBOOKS],
-    "serving": ["grpcio>=1.62", SERVING_API, "locust>=2.30", "matplotlib>=3.8"],
+    "serving": ["grpcio>=1.62", SERVING_API, LOCUST, "matplotlib>=3.8"],
     "plot": ["matplotlib>=3.8"],
     "beam": ["apache-beam>=2.70"],
     "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],

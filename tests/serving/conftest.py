@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.export import tiny
-from tests.serving import model_server
+from tests.export.told import told_model
+from tests.serving import model_server, odd_models
 from tfrs_selfattn._keras import KERAS_3
 
 needs_server = pytest.mark.skipif(
@@ -15,16 +17,24 @@ needs_server = pytest.mark.skipif(
     reason="needs tensorflow_model_server, or tensorflow-serving-api for the stand-in",
 )
 
-PADDING = """\
+# Waits for 20 ms for further requests, so that those sent together are merged.
+MERGING = """\
 max_batch_size { value: 64 }
 batch_timeout_micros { value: 20000 }
 max_enqueued_batches { value: 100 }
 num_batch_threads { value: 2 }
+"""
+PADDING = (
+    MERGING
+    + """\
 allowed_batch_sizes: 4
 allowed_batch_sizes: 16
 allowed_batch_sizes: 64
 pad_variable_length_inputs: true
 """
+)
+MONITORING = Path(__file__).resolve().parents[2] / "serving" / "monitoring.config"
+SERVED = ("films", "timed", "query", "index")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -41,7 +51,8 @@ def exports(tmp_path_factory):
     tiny.quick_export(folder / "timed", model=timed)
     tiny.quick_export(folder / "query", model=model, parts="query")
     tiny.quick_export(folder / "index", model=model, parts="index")
-    names = ("films", "timed", "query", "index")
+    tiny.quick_export(folder / "told", model=told_model())
+    names = (*SERVED, "told")
     return SimpleNamespace(
         bases={name: folder / name for name in names}, model=model, timed=timed
     )
@@ -68,11 +79,19 @@ def start(tmp_path_factory):
 def server(exports, start):
     """Batches by the parameters that lie in each version, as the README starts it."""
     server = start(
-        exports.bases,
+        {name: exports.bases[name] for name in SERVED},
         enable_batching="true",
         enable_per_model_batching_parameters="true",
     )
-    return server.wait(*exports.bases)
+    return server.wait(*SERVED)
+
+
+@pytest.fixture(scope="session")
+def plain_server(exports, start, tmp_path_factory):
+    """Does not batch: a batch of tensors of different shapes fails as a whole there."""
+    models = {name: exports.bases[name] for name in ("films", "timed", "index")}
+    models |= odd_models.save(tmp_path_factory.mktemp("odd"))
+    return start(models).wait(*models)
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +99,23 @@ def padding_server(exports, start, tmp_path_factory):
     """Batches with the padding that repeats first elements, and rounds sizes up."""
     file = tmp_path_factory.mktemp("batching") / "batching.config"
     file.write_text(PADDING)
-    models = {name: exports.bases[name] for name in ("films", "timed")}
+    models = {name: exports.bases[name] for name in ("films", "timed", "told")}
     server = start(models, enable_batching="true", batching_parameters_file=file)
+    return server.wait(*models)
+
+
+@pytest.fixture(scope="session")
+def merging_server(exports, start, tmp_path_factory):
+    """Merges what comes within 20 ms, without padding; counts its batches."""
+    file = tmp_path_factory.mktemp("batching") / "batching.config"
+    file.write_text(MERGING)
+    models = {name: exports.bases[name] for name in ("films", "timed")}
+    server = start(
+        models,
+        enable_batching="true",
+        batching_parameters_file=file,
+        monitoring_config_file=MONITORING,
+    )
     return server.wait(*models)
 
 

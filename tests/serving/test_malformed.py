@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.export.tiny import WIDTH, answers_of
+from tests.serving import generators
 from tests.serving.conftest import needs_server
-from tfrs_selfattn.client import Client, ServerError, Tensor, tensors
+from tfrs_selfattn.client import Client, ServerError
 
 pytestmark = needs_server
 
 # `TFRS_SELFATTN_FUZZ=10000 pytest tests/serving/test_malformed.py` takes minutes.
-EXAMPLES = int(os.environ.get("TFRS_SELFATTN_FUZZ", "450")) // 3
+EXAMPLES = int(os.environ.get("TFRS_SELFATTN_FUZZ", "480")) // 4
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,9 @@ def post(server, body, model="films"):
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, json.loads(response.read())
+            # Python would read NaN and Infinity, which are no JSON.
+            text = response.read()
+            return response.status, json.loads(text, parse_constant=pytest.fail)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
@@ -101,82 +106,6 @@ def test_floats_for_integers_are_refused(server):
     assert post(server, {"inputs": timed}, "timed")[0] == 400
 
 
-SIGNATURES = (
-    "serving_default",
-    "recommend_excluding",
-    "recommend_among",
-    "tf_example",
-    "embed_query",
-    "embed_item",
-    "nothing",
-)
-NAMES = st.sampled_from(
-    ["history", "exclude", "candidates", "examples", "item", "timestamps", "x"]
-)
-ID = st.one_of(
-    st.sampled_from([b"item 3", b"item 14", b"", b"nothing", b"\xff\xfe", b"\x00"]),
-    st.binary(max_size=40),
-)
-
-
-MOMENT = st.integers(-(2**63), 2**63 - 1)
-# Good ones, ones with features of the wrong type, and any of them cut short.
-EXAMPLE = st.builds(
-    lambda ids, times, cut: tensors.example(ids, times)[: cut or None],
-    st.dictionaries(
-        st.sampled_from(["history", "exclude", "x", "timestamps"]),
-        st.lists(ID, max_size=4),
-    ),
-    st.dictionaries(
-        st.sampled_from(["timestamps", "request_time", "history"]),
-        st.lists(MOMENT, max_size=4),
-    ),
-    st.sampled_from([0, 0, -1, -3, 5]),
-)
-
-
-@st.composite
-def any_tensors(draw):
-    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
-    size = 1
-    for length in shape:
-        size *= length
-    kind = draw(st.sampled_from(["string", "string", "string", "int64", "float32"]))
-    element = {
-        "string": ID,
-        "int64": MOMENT,
-        "float32": st.floats(width=32),
-    }[kind]
-    values = draw(st.lists(element, min_size=size, max_size=size))
-    return Tensor(kind, shape, values)
-
-
-INPUTS = st.dictionaries(NAMES, any_tensors(), max_size=3)
-LEAF = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=9),
-    st.just({"b64": "/w=="}),
-    st.just({"b64": "?"}),
-)
-NESTED = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=4), max_leaves=9)
-BODIES = st.one_of(
-    st.binary(max_size=60),
-    NESTED,
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "signature_name": st.one_of(st.sampled_from(SIGNATURES), LEAF),
-            "inputs": st.one_of(NESTED, st.dictionaries(NAMES, NESTED, max_size=3)),
-            "instances": st.one_of(
-                NESTED, st.lists(st.dictionaries(NAMES, NESTED, max_size=3), max_size=3)
-            ),
-        },
-    ),
-)
-
 FUZZ = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -184,98 +113,140 @@ FUZZ = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def plain_server(exports, start):
-    """Does not batch: a batch of tensors of different shapes fails as a whole there."""
-    models = {name: exports.bases[name] for name in ("films", "timed", "index")}
-    return start(models).wait(*models)
+@dataclass
+class Neighbours:
+    """Who asks good questions all the while, and what went wrong with those."""
+
+    wrong: list = field(default_factory=list)
+    asked: list = field(default_factory=list)  # how often, of each thread
+    others: int = 0  # requests beside theirs
 
 
 @contextlib.contextmanager
-def neighbours_of(server, expected):
-    """Asks good questions all the while; yields what went wrong with them."""
-    wrong, asked, done = [], [], threading.Event()
+def neighbours_of(server, expected, timed, *ways):
+    """Starts one for each way to ask (by tf.Examples or not), of each of two models."""
+    neighbours, done = Neighbours(), threading.Event()
     histories = [["item 3", "item 14"], [], ["item 9"]]
     wanted = [[i.decode() for i in expected(history)[0]] for history in histories]
+    times = {"timestamps": [[5, 6], [], [7]], "request_times": [8, 8, 8]}
 
-    def ask():
-        with Client(server.address, model="films", timeout=60.0) as client:
-            while not done.is_set():
+    def ask(model, examples):
+        told, right = ({}, wanted) if model == "films" else (times, timed)
+        options = {"model": model, "examples": examples, "timeout": 60.0}
+        with Client(server.address, **options) as client:
+            asked = 0
+            while not (asked and done.wait(0.01)):
+                asked += 1
                 try:
-                    answers = client.recommend(histories)
-                    if [answer.ids for answer in answers] != wanted:
-                        wrong.append(answers)
+                    answers = client.recommend(histories, **told)
+                    if [answer.ids for answer in answers] != right:
+                        neighbours.wrong.append(answers)
                 except ServerError as error:
-                    wrong.append(error)
-                asked.append(1)
-                done.wait(0.005)
+                    neighbours.wrong.append(error)
+        neighbours.asked.append(asked)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
+    threads = [
+        threading.Thread(target=ask, args=pair)
+        for pair in itertools.product(("films", "timed"), ways)
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        yield wrong
+        yield neighbours
     finally:
         done.set()
-        thread.join()
-    assert len(asked) > 10
+        for thread in threads:
+            thread.join()
+    assert min(neighbours.asked) > 10
 
 
 @pytest.fixture(scope="module")
-def neighbours(plain_server, expected):
-    with neighbours_of(plain_server, expected) as wrong:
-        yield wrong
+def timed(plain_server):
+    """What nobody disturbs is answered to the neighbours who tell times."""
+    with Client(plain_server.address, model="timed", timeout=60.0) as client:
+        answers = client.recommend(
+            [["item 3", "item 14"], [], ["item 9"]],
+            timestamps=[[5, 6], [], [7]],
+            request_times=[8, 8, 8],
+        )
+    return [answer.ids for answer in answers]
 
 
 @pytest.fixture(scope="module")
-def batched_neighbours(server, expected):
-    with neighbours_of(server, expected) as wrong:
-        yield wrong
+def neighbours(plain_server, expected, timed):
+    with neighbours_of(plain_server, expected, timed, True) as neighbours:
+        yield neighbours
+
+
+@pytest.fixture(scope="module")
+def batched_neighbours(merging_server, expected, timed):
+    before = merging_server.batches()
+    ways = (True, True, False, False)
+    with neighbours_of(merging_server, expected, timed, *ways) as neighbours:
+        yield neighbours
+    run = merging_server.batches() - before
+    assert run < 0.9 * (sum(neighbours.asked) + neighbours.others), "few were merged"
 
 
 def predict(server, model, signature, inputs):
-    """The code of the answer, whose numbers must be finite."""
+    """The code of the answer, whose rows are as many and whose numbers are finite."""
     with Client(server.address, model=model, timeout=60.0) as client:
         try:
             outputs = client.predict(signature, inputs).outputs
         except ServerError as error:
             return error.code
-    assert_finite(outputs)
+    rows = {tensor.shape[:1] for tensor in inputs.values()}
+    for output in outputs.values():
+        # A lone value is taken for a row; unequal numbers of rows may be, too.
+        assert len(rows) > 1 or () in rows or output.shape[:1] in rows
+        assert_finite(output.values)
     return "OK"
 
 
+def assert_finite(value):
+    """Every number within lists and dictionaries is finite."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            assert_finite(item)
+    else:
+        assert isinstance(value, str | bytes) or math.isfinite(value)
+
+
 @FUZZ
-@given(
-    model=st.sampled_from(["films", "films", "timed", "index"]),
-    signature=st.sampled_from(SIGNATURES),
-    inputs=INPUTS,
-)
-def test_any_tensors_by_grpc(plain_server, neighbours, model, signature, inputs):
-    code = predict(plain_server, model, signature, inputs)
+@given(asked=generators.right_requests())
+def test_any_contents_by_grpc(plain_server, neighbours, asked):
+    assert predict(plain_server, *asked) == "OK"
+    assert not neighbours.wrong
+
+
+@FUZZ
+@given(asked=generators.wrong_requests())
+def test_any_tensors_by_grpc(plain_server, neighbours, asked):
+    code = predict(plain_server, *asked)
     assert code in {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION"}
-    assert not neighbours
+    assert not neighbours.wrong
 
 
 @FUZZ
-@given(body=BODIES)
-def test_any_json_by_rest(plain_server, neighbours, body):
+@given(asked=generators.bodies())
+def test_any_json_by_rest(plain_server, neighbours, asked):
+    model, body = asked
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, answer = post(plain_server, content)
+    status, answer = post(plain_server, content, model)
     assert status in {200, 400, 404}, answer
-    assert not neighbours
+    if status == 200:
+        assert_finite(answer)
+    assert not neighbours.wrong
 
 
 @FUZZ
-@given(rows=st.lists(st.one_of(ID, EXAMPLE), min_size=1, max_size=4))
-def test_any_examples_in_the_same_batches(server, batched_neighbours, rows):
+@given(asked=generators.right_requests(width=64, models=("films", "timed")))
+def test_any_contents_in_the_batches_of_others(
+    merging_server, batched_neighbours, asked
+):
     """What has the right shape spoils no batch, whatever it holds."""
-    examples = Tensor("string", (len(rows),), rows)
-    for model in ("films", "timed"):
-        assert predict(server, model, "tf_example", {"examples": examples}) == "OK"
-    assert predict(server, "films", "embed_item", {"item": examples}) == "OK"
-    assert not batched_neighbours
-
-
-def assert_finite(outputs):
-    for output in outputs.values():
-        for value in output.values:
-            assert isinstance(value, bytes) or abs(value) < float("inf")
+    batched_neighbours.others += 1
+    assert predict(merging_server, *asked) == "OK"
+    assert not batched_neighbours.wrong

@@ -11,6 +11,7 @@ import pytest
 from tests.export.tiny import (
     IDS,
 )
+from tests.serving import model_server
 from tests.serving.conftest import needs_server
 from tfrs_selfattn.client import Client, RestClient, ServerError
 from tfrs_selfattn.export import NewItems, refresh_recommender
@@ -166,7 +167,7 @@ model_config_list {{
     config = tmp_path / "labels.config"
     config.write_text(entry)
     refused = start({}, model_config_file=config)
-    assert refused.process.wait(timeout=PATIENCE) != 0
+    assert refused.process.wait(timeout=model_server.START_SECONDS) != 0
     server = start(
         {},
         model_config_file=config,

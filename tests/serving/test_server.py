@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import math
 import threading
@@ -78,7 +79,7 @@ def test_the_version_that_answered_is_told_by_grpc(server):
         assert client.recommend([[]])[0].version is None
 
 
-def timed_expected(model, history, times, now):
+def timed_expected(model, history, times, now, exclude=()):
     known = [
         (IDS.index(i) + 1, t) for i, t in zip(history, times, strict=True) if i in IDS
     ]
@@ -90,7 +91,8 @@ def timed_expected(model, history, times, now):
         timestamps=tf.constant([moments], tf.int64),
         request_time=tf.constant([now], tf.int64),
     ).numpy()[0]
-    return top_k_oracle(scores, lambda j: IDS[j] not in history, K)
+    hidden = {*history, *exclude}
+    return top_k_oracle(scores, lambda j: IDS[j] not in hidden, K)
 
 
 def test_times_reach_a_time_aware_model(ask, exports, expected):
@@ -100,6 +102,13 @@ def test_times_reach_a_time_aware_model(ask, exports, expected):
     wanted = [
         timed_expected(exports.timed, *row) or expected([])
         for row in zip(HISTORIES, TIMES, NOW, strict=True)
+    ]
+    assert_answers(answers, wanted)
+    pairs = list(zip(HISTORIES, TIMES, NOW, OTHERS, strict=True))
+    answers = client.recommend(HISTORIES, exclude=OTHERS, **given)
+    wanted = [
+        timed_expected(exports.timed, h, t, now, exclude=o) or expected(h, exclude=o)
+        for h, t, now, o in pairs
     ]
     assert_answers(answers, wanted)
     later = client.embed_query(
@@ -133,6 +142,28 @@ def test_tower_and_index_apart_answer_as_one(ask, server, expected):
     assert [[i for i in row if i] for row in rows] == [
         expected(h)[0] for h in HISTORIES
     ]
+
+
+def test_strange_vectors_and_ids_are_rows_of_their_own(server, expected):
+    with Client(server.address, model="query") as client:
+        (good,) = client.embed_query([["item 3", "x" * 100_000]])
+    rows = [good.vector, [math.nan] * WIDTH, [math.inf] + [1.0] * (WIDTH - 1)]
+    rows += [[0.0] * WIDTH]
+    exclude = [b"item 3", b"y" * 100_000] * len(rows)
+    inputs = {
+        "embedding": Tensor(
+            "float32", (len(rows), WIDTH), [v for r in rows for v in r]
+        ),
+        "exclude": Tensor("string", (len(rows), 2), exclude),
+    }
+    for kind, address in ((Client, server.address), (RestClient, server.rest_address)):
+        with kind(address, model="index") as client:
+            outputs = client.predict("search", inputs).outputs
+            ids, scores = outputs["ids"].rows(), outputs["scores"].values
+        assert ids[0] == expected(["item 3"])[0]
+        assert ids[1] == ids[2] == [b""] * K
+        assert ids[3] == expected([], exclude=["item 3"])[0]
+        assert all(math.isfinite(score) for score in scores)
 
 
 def test_what_a_server_says_of_a_model(server):
@@ -175,32 +206,57 @@ def test_asyncio_asks_many_at_once(server, expected):
     assert_answers(asyncio.run(ask_all()), wanted)
 
 
-def test_eight_threads_of_mixed_requests(server, expected):
+def test_eight_threads_of_mixed_requests(server, exports, expected):
     """Requests that merge, requests of other widths, and broken ones among them."""
-    grpc = Client(server.address, model="films", timeout=60.0)
-    rest = RestClient(server.rest_address, model="films", timeout=60.0)
+    kinds = ((Client, server.address), (RestClient, server.rest_address))
+    clients = {
+        model: [
+            kind(address, model=model, examples=examples, timeout=60.0)
+            for examples in (True, False)
+            for kind, address in kinds
+        ]
+        for model in ("films", "timed")
+    }
+    catalogue = exports.model.candidate_tower.catalogue().numpy()
+    lone = clients["films"][0]
+    vectors = lone.embed_query(HISTORIES)
+    reasons = lone.explain(HISTORIES, [IDS[9]] * len(HISTORIES))
+    timed = [
+        timed_expected(exports.timed, *row) or expected([])
+        for row in zip(HISTORIES, TIMES, NOW, strict=True)
+    ]
 
     def broken(number):
         bad = Tensor("string", (1,), [b"\xff" * number])
-        return grpc.predict("tf_example", {"examples": bad})
+        return lone.predict("tf_example", {"examples": bad})
 
     def work(thread):
-        for step in range(12):
+        for step in range(8):
             row = (thread + step) % len(HISTORIES)
             history, others = HISTORIES[row], OTHERS[row]
-            client = (grpc, rest)[(thread + step) % 2]
+            client = clients["films"][(thread + step) % 4]
             assert_answers(client.recommend([history]), [expected(history)])
             answers = client.recommend([history], exclude=[others])
             assert_answers(answers, [expected(history, exclude=others)])
             answers = client.recommend([history], among=[others])
             assert_answers(answers, [expected(history, among=others)])
+            near = functools.partial(pytest.approx, rel=1e-3, abs=1e-4)
+            (query,) = client.embed_query([history])
+            assert query.vector == near(vectors[row].vector)
+            (item,) = client.embed_items([IDS[step]])
+            assert item.vector == near(catalogue[step])
+            (reason,) = client.explain([history], [IDS[9]])
+            assert reason.contributions == near(reasons[row].contributions)
+            told = {"timestamps": [TIMES[row]], "request_times": [NOW[row]]}
+            answers = clients["timed"][(thread + step) % 4].recommend([history], **told)
+            assert_answers(answers, timed[row : row + 1])
             assert set(broken(step + 1).outputs["ids"].values) == {b""}
         return True
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(8))) == [True] * 8
-    rest.close()
-    grpc.close()
+    for client in itertools.chain(*clients.values()):
+        client.close()
 
 
 def test_padding_with_first_elements_changes_no_answer(

@@ -22,10 +22,8 @@ TOLD = {"features": FEATURES, "event_features": EVENTS}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    base = tmp_path_factory.mktemp("told") / "base"
-    quick_export(base, model=told_model())
-    return base
+def base(exports):
+    return exports.bases["told"]
 
 
 @pytest.fixture(scope="module")

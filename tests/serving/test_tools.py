@@ -20,15 +20,26 @@ SERVING = Path(__file__).resolve().parents[2] / "serving"
 README = (SERVING / "README.md").read_text(encoding="utf-8")
 
 
+# Who asks a server has no TensorFlow in the process: here an import of it fails.
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(("tensorflow", "keras", "tf_keras")))
+script, *sys.argv[1:] = sys.argv[1:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 def run(script, *arguments, text="", **options):
+    words = [str(SERVING / script), *map(str, arguments)]
+    paths = [str(SERVING.parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
-        [sys.executable, str(SERVING / script), *map(str, arguments)],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *words],
         input=text,
         capture_output=True,
         text=True,
         timeout=120,
         cwd=SERVING.parent,
-        env={**os.environ, "PYTHONPATH": str(SERVING.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         check=False,
         **options,
     )
@@ -49,8 +60,14 @@ def test_the_client_script(server, wanted):
         "client.py", server.address, "--model=films", "--history", "--history", "item 5"
     )
     assert many.stdout.splitlines()[1] == f"item 5 -> {' '.join(wanted('item 5'))}"
-    status = run("client.py", server.address, "--model", "films", "--status")
+    asked = ("client.py", server.address, "--model", "films")
+    status = run(*asked, "--status", "--timeout", 20)
     assert status.stdout == "1 AVAILABLE\n"
+    version = run(*asked, "--version", 1, "--history", "item 3")
+    assert version.stdout == f"item 3 -> {' '.join(wanted('item 3'))}\n"
+    for version, code in ((7, "NOT_FOUND"), ("canary", "INVALID_ARGUMENT")):
+        refused = run(*asked, "--version", version)
+        assert (refused.returncode, code in refused.stderr) == (1, True)
     refused = run("client.py", server.address, "--model", "nobody")
     assert refused.returncode == 1
     assert refused.stderr.startswith(
@@ -101,9 +118,53 @@ def test_recommend_asks_a_server(server, wanted, cli_status, tmp_path):
     assert status == 2 and "--times must hold Unix seconds" in err
     status, _, err = cli_status(*timed, "--history", "item 3", "--times", "1700000000")
     assert status == 0, err
+    status, out, err = cli_status(
+        *asked, "--server", server.address, "--model-version", "1", "--timeout", "20"
+    )
+    assert (status, "Version 1 of films" in out) == (0, True), err
+    for version, code in (("7", "NOT_FOUND"), ("canary", "INVALID_ARGUMENT")):
+        for address in (server.address, server.rest_address):
+            status, _, err = cli_status(
+                *asked, "--server", address, "--model-version", version
+            )
+            assert (status, code in err) == (1, True), err
+    status, _, err = cli_status(*asked, "--server", server.address, "--timeout", "0")
+    assert status == 2 and "'--timeout'" in err
+    status, _, err = cli_status("recommend", "x", "--history", "a", "--timeout", "1")
+    assert status == 2 and "--timeout must come with --server" in err
     status, _, err = cli_status(*asked, "--server", "127.0.0.1:1")
     assert status == 1
     assert err.startswith("error: The model server must answer. Received: UNAVAILABLE")
+
+
+@needs_server
+@pytest.mark.parametrize("model", ["films", "timed"])
+def test_benchmark_measures_a_server(server, cli_status, model):
+    words = ("benchmark", "--model", model, "--seconds", "0.3", "--json", "--server")
+    for address, version in ((server.address, 1), (server.rest_address, None)):
+        status, out, err = cli_status(*words, address, "--clients", "2")
+        assert status == 0, err
+        told = json.loads(out)
+        assert (told["server"], told["version"], told["clients"]) == (
+            address,
+            version,
+            2,
+        )
+        assert told["requests"] >= 2
+        assert 0 < told["p50_ms"] <= told["p99_ms"]
+    status, _, err = cli_status(*words, server.address, "--model-version", "7")
+    assert status == 1 and "NOT_FOUND" in err
+
+
+@needs_server
+def test_recommend_asks_a_server_without_tensorflow(server, wanted):
+    done = run(
+        *("../tfrs_selfattn/__main__.py", "recommend", "--server", server.address),
+        *("--model", "films", "--history", "item 3", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    items = json.loads(done.stdout)["recommendations"]
+    assert [item["id"] for item in items] == wanted("item 3")
 
 
 @needs_server
@@ -155,6 +216,44 @@ def test_the_flags_of_the_compose_file_are_explained():
         if flag != "profile":
             assert f"`--{flag}" in README, flag
     assert "`TF_ENABLE_ONEDNN_OPTS=0`" in README and "TF_ENABLE_ONEDNN_OPTS" in compose
+
+
+# The labels of each metric by the sources of the server; histograms have `le` too.
+LABELS = {
+    ":tensorflow:serving:request_count": {"model_name", "status"},
+    ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint"},
+    ":tensorflow:serving:runtime_latency": {"model_name", "API", "runtime"},
+    ":tensorflow:serving:batching_session:queuing_latency": {"thread_pool_name"},
+    ":tensorflow:serving:batching_session:processed_batch_size": set(),
+    ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
+}
+HISTOGRAMS = {name for name in LABELS if re.search("latency$|size$", name)}
+# Each version is a series of its own, which begins at 1 and stays there.
+BORN_AT_ONE = ":tensorflow:cc:saved_model:load_attempt_count"
+
+
+def test_the_dashboard_asks_for_what_a_server_has():
+    dashboard = json.loads((SERVING / "grafana" / "dashboard.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = set()
+    for target in targets:
+        expression = target["expr"]
+        (full,) = re.findall(r":[\w:]+", expression)
+        metric = re.sub("_(bucket|sum|count)$", "", full)
+        if metric not in HISTOGRAMS:
+            metric = full
+        asked.add(metric)
+        labels = LABELS[metric] | ({"le"} if full.endswith("_bucket") else set())
+        filtered = re.findall(r"(\w+)!?=~?\"", expression)
+        grouped = re.findall(r"\w+", *re.findall(r"by \(([^)]*)\)", expression) or [""])
+        assert {*filtered, *grouped} <= labels, expression
+        assert ("histogram_quantile" in expression) is ("le" in grouped), expression
+        assert ("rate(" in expression) is (metric != BORN_AT_ONE), expression
+        shown = re.findall(r"{{(\w+)}}", target["legendFormat"])
+        assert set(shown) == set(grouped) - {"le"}, target["legendFormat"]
+    assert asked == set(LABELS)
+    for name in re.findall(r"`(:tensorflow:[\w:]+)`", README):
+        assert name in LABELS, name
 
 
 def test_the_configurations_are_what_a_server_reads():

@@ -5,7 +5,8 @@ from __future__ import annotations
 _HINTS = {
     "CANCELLED": "Ask again.",
     "DEADLINE_EXCEEDED": "Raise `timeout`, or see what keeps the server busy.",
-    "FAILED_PRECONDITION": "Ask for a signature that the model has.",
+    "FAILED_PRECONDITION": "Ask for a signature that the model has, and send matrices "
+    "of one common width to a server that merges requests without padding.",
     "INVALID_ARGUMENT": "Check the inputs against the model's signatures.",
     "NOT_FOUND": "Check the name, version and label of the model.",
     "RESOURCE_EXHAUSTED": "Send less at once, or raise the server's limits.",

@@ -19,7 +19,7 @@ import time
 from batching import parse_parameters
 from front_grpc import start_grpc
 from front_rest import start_rest
-from models import Manager, StartError, read_config
+from models import Loading, Manager, StartError, read_config
 
 FLAGS = {
     "port": int,
@@ -27,7 +27,10 @@ FLAGS = {
     "model_name": str,
     "model_base_path": str,
     "model_config_file": str,
+    "model_config_file_poll_wait_seconds": float,
     "file_system_poll_wait_seconds": float,
+    "max_num_load_retries": int,
+    "load_retry_interval_micros": int,
     "enable_batching": str,
     "batching_parameters_file": str,
     "enable_per_model_batching_parameters": str,
@@ -54,14 +57,26 @@ def main():
             with open(flags.batching_parameters_file) as file:
                 text = file.read()
         batching = parse_parameters(text)
+    loading = Loading(
+        batching=batching,
+        per_model=is_on(flags.enable_per_model_batching_parameters),
+        xla=is_on(flags.xla_cpu_compilation_enabled),
+    )
+    if flags.max_num_load_retries is not None:
+        loading.retries = flags.max_num_load_retries
+    if flags.load_retry_interval_micros is not None:
+        loading.retry_seconds = flags.load_retry_interval_micros / 1e6
     manager = Manager(
         read_config(flags),
-        batching,
-        per_model_batching=is_on(flags.enable_per_model_batching_parameters),
+        loading,
         labels_may_wait=is_on(flags.allow_version_labels_for_unavailable_models),
     )
     try:
         manager.start(flags.file_system_poll_wait_seconds or 1.0)
+        if flags.model_config_file_poll_wait_seconds:
+            manager.reread(
+                lambda: read_config(flags), flags.model_config_file_poll_wait_seconds
+            )
     except StartError as error:
         sys.exit(f"stand-in: {error}")
     grpc_server = start_grpc(manager, flags.port, flags.grpc_max_threads or 8)

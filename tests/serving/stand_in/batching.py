@@ -45,11 +45,25 @@ def parse_parameters(text):
     return parameters
 
 
+class Tally:
+    """How many batches were formed, of how many rows, rounding included."""
+
+    def __init__(self):
+        self.batches, self.rows = 0, 0
+        self._lock = threading.Lock()
+
+    def add(self, rows):
+        with self._lock:
+            self.batches += 1
+            self.rows += rows
+
+
 class Batcher:
     """A queue of requests to one signature of one version, and who works it off."""
 
-    def __init__(self, run, parameters):
+    def __init__(self, run, parameters, tally):
         self._run = run
+        self._tally = tally
         self._parameters = parameters
         self._queue = queue.Queue()
         self._waiting = None  # taken from the queue, and too large for the last batch
@@ -132,18 +146,21 @@ class Batcher:
 
     def _together(self, tasks):
         total = sum(size for size, _, _ in tasks)
-        names = tasks[0][1]
-        merged = {
-            name: self._merge([inputs[name] for _, inputs, _ in tasks])
-            for name in names
-        }
         target = next(
             (size for size in self._parameters.allowed_batch_sizes if size >= total),
             total,
         )
-        if target > total:  # what is missing repeats a row
+        self._tally.add(target)
+        merged = {
+            name: self._merge(name, [inputs[name] for _, inputs, _ in tasks])
+            for name in tasks[0][1]
+        }
+        if target > total:  # what is missing repeats the first row of the last task
+            first = total - tasks[-1][0]
             merged = {
-                name: np.concatenate([value, *[value[:1]] * (target - total)])
+                name: np.concatenate(
+                    [value, *[value[first : first + 1]] * (target - total)]
+                )
                 for name, value in merged.items()
             }
         outputs = self._run(merged)
@@ -160,14 +177,14 @@ class Batcher:
             for (size, _, _), end in zip(tasks, ends, strict=True)
         ]
 
-    def _merge(self, values):
+    def _merge(self, name, values):
         if self._parameters.pad_variable_length_inputs:
             values = _padded(values)
-        if len({value.shape[1:] for value in values}) > 1:
+        elif len({value.shape[1:] for value in values}) > 1:
             raise Refusal(
-                "INVALID_ARGUMENT",
-                "Tensors to be concatenated must agree in every dimension but the "
-                f"first: {[value.shape for value in values]}",
+                "FAILED_PRECONDITION",
+                f"Tensors with name '{name}' from different tasks have different "
+                "shapes and padding is turned off.",
             )
         return np.concatenate(values)
 

@@ -43,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
                 f':tensorflow:serving:request_count{{model_name="{name}"}} {count}'
                 for name, count in self.manager.requests.items()
             ]
+            size = ":tensorflow:serving:batching_session:processed_batch_size"
+            lines.append(f"{size}_sum{{}} {self.manager.tally.rows}")
+            lines.append(f"{size}_count{{}} {self.manager.tally.batches}")
             self._send(200, "\n".join([*lines, ""]).encode(), "text/plain")
             return
         self._answer(self._get)
@@ -158,9 +161,10 @@ class Handler(BaseHTTPRequestHandler):
 
 def from_columns(inputs, specs):
     if isinstance(inputs, dict) and "b64" not in inputs:
-        if set(inputs) != set(specs):
-            raise Refusal("INVALID_ARGUMENT", f"inputs must be {sorted(specs)}")
-        return inputs
+        for key in specs:
+            if key not in inputs:
+                raise Refusal("INVALID_ARGUMENT", f"Missing named input: {key}")
+        return {key: inputs[key] for key in specs}  # what else there is, is passed over
     if len(specs) != 1:
         raise Refusal("INVALID_ARGUMENT", "inputs must be named")
     return {next(iter(specs)): inputs}

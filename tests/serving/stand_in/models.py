@@ -6,21 +6,26 @@ import contextlib
 import random
 import re
 import threading
+import time
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from batching import Batcher, parse_parameters
+from batching import Batcher, Parameters, Tally, parse_parameters
 from errors import Refusal
 from google.protobuf import text_format
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import config_pb2, error_codes_pb2
+from tensorflow.python.saved_model import loader_impl
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
+from xla import compiled_signatures
 
 START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50
 STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 MAX_WARMUP_RECORDS = 1000
+UNKNOWN_OP = "Op type not registered"
 
 
 class StartError(Exception):
@@ -39,41 +44,68 @@ def read_config(flags):
     return list(config.model_config_list.config)
 
 
+@dataclass
+class Loading:
+    """How versions are loaded; the defaults are the server's."""
+
+    batching: Parameters | None = None
+    per_model: bool = False
+    xla: bool = False
+    retries: int = 5
+    retry_seconds: float = 60.0
+    tally: Tally = field(default_factory=Tally)
+
+
 class Version:
     """One version of a model in a session of its own."""
 
-    def __init__(self, model, number, path, batching, per_model):
+    def __init__(self, number, path, loading):
         self.number = number
         self.state = LOADING
         self.error = ""
-        self._model = model
+        self._xla = loading.xla
         self._users = 0
         self._idle = threading.Condition()
         self._batchers = {}
-        try:
-            self._load(path, batching, per_model)
-        except Exception as error:
-            self.state, self.error = END, f"{type(error).__name__}: {error}"[:2000]
-            traceback.print_exc()
-        else:
-            self.state = AVAILABLE
+        # Nothing else is loaded meanwhile, as in a server with --num_load_threads=0.
+        for attempt in range(loading.retries + 1):
+            try:
+                self._load(path, loading)
+            except Exception as error:
+                self.error = f"{type(error).__name__}: {error}"[:2000]
+                traceback.print_exc()
+                if attempt < loading.retries:
+                    time.sleep(loading.retry_seconds)
+            else:
+                self.state, self.error = AVAILABLE, ""
+                return
+        self.state = END
 
-    def _load(self, path, batching, per_model):
+    def _load(self, path, loading):
+        self.broken = ""
         graph = tf.Graph()
         # A session a version, run by callables of the C++ session, as the server does:
         # they do not compare inner dimensions with the signature, as Python's would.
         self.session = tf.compat.v1.Session(graph=graph)
-        with graph.as_default():
-            meta = tf.compat.v1.saved_model.loader.load(
-                self.session, ["serve"], str(path)
-            )
+        try:
+            with graph.as_default():
+                meta = tf.compat.v1.saved_model.loader.load(
+                    self.session, ["serve"], str(path)
+                )
+        except (tf.errors.NotFoundError, ValueError) as error:
+            if UNKNOWN_OP not in str(error):
+                raise
+            # The server looks operations up when a signature is first run.
+            self.broken = str(error)
+            meta = loader_impl.parse_saved_model(str(path)).meta_graphs[0]
         self.signatures = {
             name: value
             for name, value in meta.signature_def.items()
             if not name.startswith("__")
         }
+        runnable = {} if self.broken else self.signatures
         self._callables = {}
-        for name, signature in self.signatures.items():
+        for name, signature in runnable.items():
             outputs = sorted(signature.outputs)
             options = config_pb2.CallableOptions(
                 feed=[signature.inputs[key].name for key in sorted(signature.inputs)],
@@ -81,13 +113,17 @@ class Version:
             )
             function = self.session._make_callable_from_options(options)
             self._callables[name] = outputs, function
+        self._compiled = compiled_signatures(graph, runnable)
         self._warm_up(path / "assets.extra" / "tf_serving_warmup_requests")
         own = path / "batching_params.pbtxt"
-        if batching is not None and per_model:
+        batching = loading.batching
+        if batching is not None and loading.per_model:
             batching = parse_parameters(own.read_text()) if own.exists() else None
         if batching is not None:
             for name in self.signatures:
-                self._batchers[name] = Batcher(self._runner(name), batching)
+                self._batchers[name] = Batcher(
+                    self._runner(name), batching, loading.tally
+                )
 
     def _runner(self, name):
         return lambda inputs: self.run(name, inputs)
@@ -137,11 +173,16 @@ class Version:
         return self.run(name, inputs)
 
     def run(self, name, inputs):
+        if self.broken:
+            raise Refusal("NOT_FOUND", self.broken)
         outputs, function = self._callables[name]
+        if name in self._compiled and not self._xla:
+            raise Refusal("INTERNAL", "XLA compilation disabled")
         try:
             values = function(*(inputs[key] for key in sorted(inputs)))
         except tf.errors.OpError as error:
-            raise Refusal("INVALID_ARGUMENT", error.message[:2000]) from None
+            code = error_codes_pb2.Code.Name(error.error_code)
+            raise Refusal(code, error.message[:2000]) from None
         return dict(zip(outputs, map(np.asarray, values), strict=True))
 
     def enter(self):
@@ -164,15 +205,24 @@ class Version:
 
 
 class Model:
-    def __init__(self, config, batching, per_model):
+    def __init__(self, config, loading):
         self.name = config.name
         self.base = Path(config.base_path)
         self.labels = dict(config.version_labels)
         self._policy = config.model_version_policy
-        self._batching = batching
-        self._per_model = per_model
+        self._loading = loading
         self._lock = threading.Lock()
         self.versions = {}
+
+    def configure(self, config, labels_may_wait):
+        """Takes another policy and other labels, or none of them."""
+        ready = {n for n, v in self.versions.items() if v.state == AVAILABLE}
+        for label, number in config.version_labels.items():
+            new = label not in self.labels
+            if number not in ready and not (new and labels_may_wait):
+                raise ValueError(f"label {label} names version {number}: not loaded")
+        self._policy = config.model_version_policy
+        self.labels = dict(config.version_labels)
 
     def poll(self):
         """Loads what should be there, then drops what should not."""
@@ -189,9 +239,7 @@ class Model:
         for number in sorted(aspired):
             known = self.versions.get(number)
             if known is None or (known.state == END and not known.error):
-                version = Version(
-                    self, number, found[number], self._batching, self._per_model
-                )
+                version = Version(number, found[number], self._loading)
                 with self._lock:
                     self.versions[number] = version
         served = [n for n in aspired if self.versions[n].state == AVAILABLE]
@@ -234,11 +282,9 @@ class Model:
 
 
 class Manager:
-    def __init__(self, configs, batching, *, per_model_batching, labels_may_wait):
-        self.models = {
-            config.name: Model(config, batching, per_model_batching)
-            for config in configs
-        }
+    def __init__(self, configs, loading, *, labels_may_wait):
+        self.models = {config.name: Model(config, loading) for config in configs}
+        self.tally = loading.tally
         self._labels_may_wait = labels_may_wait
         self.requests = {}
 
@@ -251,16 +297,24 @@ class Manager:
             missing = set(model.labels.values()) - ready
             if missing and not self._labels_may_wait:
                 raise StartError(f"labels of {model.name} name versions {missing}")
-        threading.Thread(target=self._poll, args=[poll_seconds], daemon=True).start()
+        work = (poll_seconds, self._poll)
+        threading.Thread(target=_repeat, args=work, daemon=True).start()
 
-    def _poll(self, seconds):
-        pause = threading.Event()
-        while not pause.wait(seconds):
-            for model in self.models.values():
-                try:
-                    model.poll()
-                except Exception:
-                    traceback.print_exc()
+    def reread(self, read, seconds):
+        """Reads the configuration every so many seconds from now on."""
+
+        def work():
+            for config in read():
+                self.models[config.name].configure(config, self._labels_may_wait)
+
+        threading.Thread(target=_repeat, args=[seconds, work], daemon=True).start()
+
+    def _poll(self):
+        for model in self.models.values():
+            try:
+                model.poll()
+            except Exception:
+                traceback.print_exc()
 
     def model(self, name):
         if name not in self.models:
@@ -283,6 +337,15 @@ class Manager:
         if number is not None and number not in versions:
             raise Refusal("NOT_FOUND", f"Could not find version {number} of {name}")
         return [v for n, v in sorted(versions.items()) if number in (None, n)]
+
+
+def _repeat(seconds, work):
+    pause = threading.Event()
+    while not pause.wait(seconds):
+        try:
+            work()
+        except Exception:
+            traceback.print_exc()
 
 
 def shuffled(mapping):
