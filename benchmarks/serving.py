@@ -1,6 +1,7 @@
 """Serving end to end: raw history of 50 ids in, 100 ids out.
 
     python benchmarks/serving.py --sizes 3000 100000 1000000
+    python benchmarks/serving.py --run RUN --sizes 3416 100000 1000000
     python benchmarks/serving.py --profile
 
 Exports one model per catalogue with an exact index, with a partitioned one, and beside
@@ -8,6 +9,10 @@ them the same towers with TFRS BruteForce (which leaves no seen items out). Each
 asked in a process of its own that imports only TensorFlow, and through a model server:
 the stock one if there is one, else the stand-in of the tests, which is Python and says
 so. Vectors are synthetic: unit vectors around √N centers; the tower is not trained.
+
+With `--run RUN`, a folder that `train` wrote, towers and items are the trained ones and
+histories those of its test users; what is beyond the items of the run are items beside
+them, in directions near theirs, as a refresh adds them.
 """
 
 from __future__ import annotations
@@ -30,7 +35,15 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np  # noqa: E402
 
-LENGTH, K = 50, 100
+from benchmarks._serving_world import (  # noqa: E402
+    K,
+    export_brute_force,
+    export_ours,
+    newest,
+    synthetic_world,
+    trained_world,
+)
+
 THREADS = 8
 
 # In a process of its own: what a server would hold, and no more.
@@ -39,13 +52,14 @@ import json, resource, sys, time
 started = time.perf_counter()
 import tensorflow as tf
 imported = time.perf_counter()
-folder, ids, repeats = sys.argv[1], sys.argv[2].split(), int(sys.argv[3])
+folder, repeats = sys.argv[1], int(sys.argv[3])
+histories = json.load(open(sys.argv[2]))
 ask = tf.saved_model.load(folder).signatures["serving_default"]
 loaded = time.perf_counter()
 result = {"load_s": loaded - imported}
 for size in (1, 32):
-    rows = [[[ids[(7 * n + 13 * r + j) % len(ids)] for j in range(50)]
-             for r in range(size)] for n in range(16)]
+    rows = [[histories[(n + r) % len(histories)] for r in range(size)]
+            for n in range(16)]
     rows = [tf.constant(row) for row in rows]
     first = time.perf_counter()
     ask(history=rows[0])
@@ -66,79 +80,9 @@ print(json.dumps(result))
 """
 
 
-def make_model(size, width, seed=0):
-    import tensorflow as tf
-
-    from tfrs_selfattn.models import presets
-
-    tf.keras.utils.set_random_seed(seed)  # exports made apart have one tower
-    model = presets.sasrec(
-        num_items=size, embedding_dim=width, max_length=LENGTH, seed=seed
-    )
-    draw = np.random.default_rng(seed)
-    centers = draw.standard_normal([int(size**0.5), width], np.float32)
-    table = draw.standard_normal([size + 1, width], np.float32)
-    table *= 0.5
-    table += centers[draw.integers(len(centers), size=size + 1)]
-    table /= np.linalg.norm(table, axis=1, keepdims=True)
-    model.query_tower(tf.zeros([1, 1], tf.int32))
-    model.query_tower.item_embedding.embeddings.assign(table)
-    return model
-
-
-def export_ours(model, base, ids, index):
-    from tfrs_selfattn.data import Vocabulary
-    from tfrs_selfattn.export import export_recommender
-
-    vocabulary = Vocabulary(tuple(ids), np.arange(len(ids), 0, -1))
-    index, _, xla = index.partition(" ")
-    return export_recommender(
-        model,
-        base,
-        vocabulary=vocabulary,
-        k=K,
-        index=index,
-        xla=bool(xla),
-        verify=False,
-    ).path
-
-
-def export_brute_force(model, base, ids):
-    """The same tower and candidates, as a user of TFRS would export them."""
-    import tensorflow as tf
-    import tensorflow_recommenders as tfrs
-
-    vocabulary = base.parent / "ids.txt"
-    vocabulary.write_text("".join(f"{item}\n" for item in ids))
-    brute = tfrs.layers.factorized_top_k.BruteForce(k=K)
-    brute.index(model.candidate_tower.catalogue(), tf.constant(ids))
-    module = tf.Module()
-    module.brute, module.tower = brute, model.query_tower
-    module.table = tf.lookup.StaticHashTable(
-        tf.lookup.TextFileInitializer(
-            str(vocabulary),
-            tf.string,
-            tf.lookup.TextFileIndex.WHOLE_LINE,
-            tf.int64,
-            tf.lookup.TextFileIndex.LINE_NUMBER,
-        ),
-        -1,
-    )
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.string, "history")])
-    def serve(history):
-        rows = tf.cast(module.table.lookup(history) + 1, tf.int32)
-        scores, found = brute(module.tower(rows, training=False))
-        return {"ids": found, "scores": scores}
-
-    path = base / "1"
-    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
-    return path
-
-
-def in_process(path, ids, repeats):
+def in_process(path, histories, repeats):
     done = subprocess.run(
-        [sys.executable, "-c", ASK, str(path), " ".join(ids[:2000]), str(repeats)],
+        [sys.executable, "-c", ASK, str(path), str(histories), str(repeats)],
         capture_output=True,
         text=True,
         check=True,
@@ -149,12 +93,11 @@ def in_process(path, ids, repeats):
 class Served:
     """A server with one model, and histories to ask it about."""
 
-    def __init__(self, base, ids, folder):
+    def __init__(self, base, histories, folder):
         from tests.serving import model_server
         from tfrs_selfattn.client import Client, Retry
 
-        draw = random.Random(0)
-        self.histories = [draw.sample(ids[:2000], LENGTH) for _ in range(64)]
+        self.histories = histories
         started = time.perf_counter()
         self.server = model_server.ModelServer(
             folder,
@@ -171,10 +114,13 @@ class Served:
             examples=False,
         )
 
+    def _history(self, number):
+        return self.histories[number % len(self.histories)]
+
     def latencies(self, size, repeats):
         times = []
         for number in range(repeats):
-            rows = [self.histories[(number + r) % 64] for r in range(size)]
+            rows = [self._history(number + r) for r in range(size)]
             begun = time.perf_counter()
             self.client.recommend(rows)
             times.append(1e3 * (time.perf_counter() - begun))
@@ -187,7 +133,7 @@ class Served:
         def ask(number):
             count = 0
             while time.perf_counter() < ends:
-                self.client.recommend([self.histories[(number + count) % 64]])
+                self.client.recommend([self._history(number + count)])
                 count += 1
             return count
 
@@ -201,7 +147,7 @@ class Served:
             started, due = time.perf_counter(), 0.0
 
             def ask(number, due):
-                self.client.recommend([self.histories[number % 64]])
+                self.client.recommend([self._history(number)])
                 times.append(1e3 * (time.perf_counter() - started - due))
 
             for number in range(int(rate * seconds)):
@@ -226,8 +172,8 @@ def percentile(times, share):
     return times[min(int(len(times) * share), len(times) - 1)]
 
 
-def through_server(base, ids, folder, repeats, seconds):
-    served = Served(base, ids, folder)
+def through_server(base, histories, folder, repeats, seconds):
+    served = Served(base, histories, folder)
     try:
         first = served.latencies(1, 1)[0]
         result = {"start_s": served.start_s, "first_1": first}
@@ -247,7 +193,7 @@ def through_server(base, ids, folder, repeats, seconds):
         served.close()
 
 
-def profile(path, ids, repeats=200):
+def profile(path, history, repeats=200):
     """What each kind of operation of `embed_query` costs at batch 1."""
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
@@ -261,21 +207,22 @@ def profile(path, ids, repeats=200):
             fetch=[signature.outputs["embedding"].name],
         )
         ask = session._make_callable_from_options(options)
-        history = np.array([[item.encode() for item in ids[:LENGTH]]], object)
+        row = np.array([[item.encode() for item in history]], object)
         times = []
         for _ in range(repeats):
             begun = time.perf_counter()
-            ask(history)
+            ask(row)
             times.append(1e3 * (time.perf_counter() - begun))
         times = sorted(times[20:])
         p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
-        print(f"embed_query, batch 1, T {LENGTH}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+        length = len(history)
+        print(f"embed_query, batch 1, T {length}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
         costs, counts = {}, {}
         for _ in range(20):
             metadata = tf.compat.v1.RunMetadata()
             session.run(
                 signature.outputs["embedding"].name,
-                {signature.inputs["history"].name: history},
+                {signature.inputs["history"].name: row},
                 tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE),
                 metadata,
             )
@@ -296,6 +243,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[3_000, 100_000])
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--run", type=Path, help="of `train`: its towers and histories")
     parser.add_argument(
         "--indexes",
         nargs="+",
@@ -311,40 +259,54 @@ def main():
     from tests.serving import model_server
 
     kind = "stock server" if model_server.STOCK else "STAND-IN server (Python)"
+    print(
+        f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, load {os.getloadavg()[0]:.1f}, "
+        f"{os.cpu_count()} cores, towers of {options.run or 'nobody, not trained'}, "
+        f"TF_ENABLE_ONEDNN_OPTS={os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'not set')}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for size in options.sizes:
             folder = Path(options.keep or scratch) / str(size)
             folder.mkdir(parents=True, exist_ok=True)
-            ids = [f"item-{number}" for number in range(size)]
-            model, answers = None, {}
+            world, answers = None, {}
+            asked = folder / "histories.json"
+            bases = {i: folder / i.replace(" ", "-") for i in options.indexes}
+            whole = asked.exists() and all(map(newest, bases.values()))
+            if options.profile or not whole:
+                world = (
+                    synthetic_world(size, options.width)
+                    if options.run is None
+                    else trained_world(options.run, size)
+                )
+                asked.write_text(json.dumps(world.histories))
+                size = len(world.ids)
+            histories = json.loads(asked.read_text())
             if options.profile:
-                model = make_model(size, options.width)
-                profile(export_ours(model, folder / "exact", ids, "exact"), ids)
+                profile(export_ours(world, folder / "profile", "exact"), histories[0])
                 continue
-            for index in options.indexes:
-                base = folder / index.replace(" ", "-")
-                path = base / "1"
-                if not path.exists():
-                    model = model or make_model(size, options.width)
+            for index, base in bases.items():
+                path = newest(base)
+                if path is None:
                     begun = time.perf_counter()
                     if index == "brute force":
-                        export_brute_force(model, base, ids)
+                        path = export_brute_force(world, base)
                     else:
-                        export_ours(model, base, ids, index)
+                        path = export_ours(world, base, index)
                     took = time.perf_counter() - begun
                     print(
                         f"{size:>9,} {index:<12} exported in {took:.1f} s", flush=True
                     )
                 if options.export_only:
                     continue
-                result = in_process(path, ids, options.repeats)
+                result = in_process(path, asked, options.repeats)
                 answers[index] = result.pop("ids")
                 if "exact" in answers and index.startswith("partitioned"):
                     result["recall"] = overlap(answers["exact"], answers[index])
                 show(size, index, "in process", result)
                 if not options.no_server:
                     result = through_server(
-                        base, ids, folder, options.repeats, options.seconds
+                        base, histories, folder, options.repeats, options.seconds
                     )
                     show(size, index, kind, result)
 
@@ -357,7 +319,8 @@ def overlap(right, found):
 
 def show(size, index, where, result):
     figures = "  ".join(f"{name} {value:.4g}" for name, value in result.items())
-    print(f"{size:>9,} {index:<12} {where}: {figures}", flush=True)
+    now = time.strftime("%H:%M:%S")
+    print(f"{now} {size:>9,} {index:<12} {where}: {figures}", flush=True)
 
 
 if __name__ == "__main__":

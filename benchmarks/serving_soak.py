@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks._serving_world import random_histories
 from benchmarks.serving import Served, percentile
 
 SETTLING = 5
@@ -46,10 +47,10 @@ def main():
         (path for path in options.base.iterdir() if path.name.isdecimal()),
         key=lambda path: int(path.name),
     )
-    ids = (version / "assets" / "vocabulary.txt").read_text().split()
+    ids = (version / "assets" / "vocabulary.txt").read_text().splitlines()
     minutes = []
     with tempfile.TemporaryDirectory() as scratch:
-        served = Served(options.base, ids, Path(scratch))
+        served = Served(options.base, random_histories(ids), Path(scratch))
         try:
             saturation = served.saturate(10)
             rate = saturation * options.share
