@@ -333,6 +333,10 @@ def test_blockwise_runs_on_large_logits():
     mask = AttentionMask(causal=True)
     found = blockwise_attention(query, key, value, mask, block_size=2)
     np.testing.assert_array_equal(tf.squeeze(found), [0.0, 1.0, 2.0, 3.0, 4.0, 4.0])
+    # And that of the earlier ones, from which later blocks must be measured.
+    falling = tf.reverse(tf.sort(key, axis=2), axis=[2])
+    found = blockwise_attention(query, falling, value, mask, block_size=2)
+    np.testing.assert_array_equal(tf.squeeze(found), [0.0] * 6)
 
 
 @pytest.mark.parametrize("form", [dot_product_attention, blockwise_attention])
