@@ -17,33 +17,45 @@ from tfrs_selfattn.models import presets
 BATCH, LENGTH, EPOCHS = 12, 11, 2
 LOG = data.generate_events(90, 23, 9.0, seed=1)
 SPLIT = data.leave_one_out(data.build_sequences(data.events_from_frame(LOG)))
-ROWS = pack_rows(SPLIT, row_length=LENGTH)
+ROWS = pack_rows(SPLIT, row_length=LENGTH, times=True)
 COUNTS = SPLIT.train_counts()[1:].tolist()
 ITEMS = len(SPLIT.sequences.vocabulary)
+# What is drawn is each replica's own, so all of it is drawn: nothing is left to chance.
+ALL = losses.UniformNegatives(ITEMS)
+
+
+def in_batch(**options):
+    return losses.SampledSoftmax(losses.InBatchNegatives(COUNTS, **options), seed=1)
+
+
 LOSSES = {
     "full_softmax": lambda: losses.FullSoftmax(),
-    "in_batch_softmax": lambda: losses.SampledSoftmax(
-        losses.InBatchNegatives(COUNTS), seed=1
-    ),
+    "in_batch_softmax": in_batch,
+    "in_batch_of_its_own": lambda: in_batch(across_replicas=False),
     "in_batch_retrieval": lambda: models.InBatchRetrieval(COUNTS),
+    "sampled_softmax": lambda: losses.SampledSoftmax(ALL, shared_by="row", seed=1),
+    "gbce": lambda: losses.GBCE(ITEMS, seed=1),
+    "bce": lambda: losses.BinaryCrossEntropy(ALL, shared_by="batch", seed=1),
+    "hstu": lambda: losses.FullSoftmax(),
 }
 # How many rows of a batch the first replica gets: half of it, nearly all, or all.
-FIRST = {
-    "full_softmax": (BATCH // 2, BATCH - 1, BATCH),
-    "in_batch_softmax": (BATCH - 1,),
-    "in_batch_retrieval": (BATCH - 1,),
-}
+FIRST = {"full_softmax": (BATCH // 2, BATCH - 1, BATCH)}
 
 
-def build(loss):
+def build(loss, name="full_softmax"):
     tf.keras.utils.set_random_seed(1)
-    model = presets.sasrec(
-        ITEMS, embedding_dim=8, num_blocks=1, max_length=LENGTH, dropout=0.0, seed=1
+    model = presets.build(
+        "hstu" if name == "hstu" else "sasrec",
+        ITEMS,
+        embedding_dim=8,
+        num_blocks=1,
+        max_length=LENGTH,
+        dropout=0.0,
+        seed=1,
+        loss=loss,
     )
-    model.next_item_loss = loss
-    model.query_tower.item_embedding.embeddings_regularizer = tf.keras.regularizers.L2(
-        1e-2
-    )
+    items = model.query_tower.item_embedding
+    items.embeddings_regularizer = tf.keras.regularizers.L2(1e-2)
     return model
 
 
@@ -85,14 +97,15 @@ def numbers(tensors):
     return [np.asarray(tensor).tolist() for tensor in tensors]
 
 
-def compare(strategy, make, firsts):
-    alone = build(make())
+def compare(strategy, name):
+    make, firsts = LOSSES[name], FIRST.get(name, (BATCH - 1,))
+    alone = build(make(), name)
     inputs = batch_of(0)
     expected = loss_and_gradients(
         alone, {name: tf.constant(column) for name, column in inputs.items()}
     )
     with strategy.scope():
-        model = build(make())
+        model = build(make(), name)
     return {
         "alone": numbers(expected),
         "replicas": [
@@ -124,7 +137,7 @@ def main():
     two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
     tf.config.set_logical_device_configuration(cpu, two)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    seen = {name: compare(strategy, make, FIRST[name]) for name, make in LOSSES.items()}
+    seen = {name: compare(strategy, name) for name in LOSSES}
     with strategy.scope():
         model = build(losses.FullSoftmax())
     seen["fit"] = {"alone": fit(build(losses.FullSoftmax())), "replicas": fit(model)}

@@ -12,8 +12,13 @@ CUTS = {
     "halves": ("full_softmax", 0),
     "11 and 1": ("full_softmax", 1),
     "12 and 0": ("full_softmax", 2),
-    "in-batch softmax": ("in_batch_softmax", 0),
-    "in-batch retrieval": ("in_batch_retrieval", 0),
+    **{
+        name: (name, 0)
+        for name in (
+            *("in_batch_softmax", "in_batch_retrieval", "sampled_softmax", "gbce"),
+            *("bce", "hstu"),
+        )
+    },
 }
 
 
@@ -31,6 +36,13 @@ def test_loss_and_gradients(seen, name, cut):
     for one, two in zip(alone, replicas, strict=True):
         np.testing.assert_allclose(two, one, rtol=2e-5, atol=1e-6)
     assert max(np.abs(each).max() for each in alone[1:]) > 0.01
+
+
+def test_negatives_of_the_replica_alone_are_others(seen):
+    found = seen["in_batch_of_its_own"]
+    alone, (replicas,) = found["alone"], found["replicas"]
+    assert alone == seen["in_batch_softmax"]["alone"]
+    assert abs(replicas[0] - alone[0]) > 0.01
 
 
 def test_training_by_keras(seen):
