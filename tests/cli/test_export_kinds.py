@@ -23,7 +23,7 @@ def in_this_process(monkeypatch):
 
 
 def options_alone(value):
-    """The name of a case; sets have none, since their order changes with the process."""
+    """The name of a case. Sets have none: their order changes with the process."""
     return " ".join(value) if isinstance(value, list) else ""
 
 
