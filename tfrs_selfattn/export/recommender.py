@@ -310,9 +310,11 @@ def read_manifest(path: Path, parts: Sequence[str] = ("all",)) -> dict[str, Any]
         with contextlib.suppress(OSError, ValueError):
             contents = manifest.read(path)
     if contents.get("parts", "all") not in parts or "shard" in contents:
-        needed = "the query tower and the index" if len(parts) == 1 else "all items"
+        needed = "An export must hold the query tower and the index."
+        if len(parts) > 1:
+            needed = "An export must hold all items."
         raise InputError(
-            f"An export must hold {needed}. Received: {path}, which holds "
+            f"{needed} Received: {path}, which holds "
             f"parts={contents['parts']!r}"
             f"{' of a shard' if 'shard' in contents else ''}. Export the run without "
             "--query-only, --index-only and --shards."
