@@ -249,7 +249,7 @@ def test_the_metric_of_tfrs_takes_it_with_identifiers(plain):
         (1_000, 31, 35, 31),
         (10_000, 312, 35, 312),
         (20_000, 625, 35, 625),
-        (100_000, 2_530, 43, 16),
+        (100_000, 2_530, 43, 32),
         (1_000_000, 8_000, 135, 53),
         (10_000_000, 25_298, 427, 168),
     ],
@@ -263,7 +263,7 @@ def test_default_sizes(size, leaves, capacity, probes):
     assert many == max(probes, min(leaves, -(-16_000 // capacity)))
 
 
-@pytest.mark.parametrize(("size", "searched"), [(1, "all"), (30_000, 16)])
+@pytest.mark.parametrize(("size", "searched"), [(1, "all"), (30_000, 32)])
 def test_defaults_suit_the_size(size, searched):
     candidates = np.random.default_rng(0).normal(size=(size, 2)).astype(np.float32)
     index = PartitionedTopK(k=5, training_iterations=2).index(candidates)

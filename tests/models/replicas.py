@@ -10,6 +10,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from tests.models import two_towers
 from tfrs_selfattn import data, losses, models
 from tfrs_selfattn.data.packing import pack_rows
 from tfrs_selfattn.models import presets
@@ -37,6 +38,8 @@ LOSSES = {
     "gbce": lambda: losses.GBCE(ITEMS, seed=1),
     "bce": lambda: losses.BinaryCrossEntropy(ALL, shared_by="batch", seed=1),
     "hstu": lambda: losses.FullSoftmax(),
+    # All items hidden, for the same reason: no draw of these is as high.
+    "bert4rec": lambda: losses.MaskedItems(rate=1 - 1e-7, newest_only=0.0, seed=1),
 }
 # How many rows of a batch the first replica gets: half of it, nearly all, or all.
 FIRST = {"full_softmax": (BATCH // 2, BATCH - 1, BATCH)}
@@ -45,7 +48,7 @@ FIRST = {"full_softmax": (BATCH // 2, BATCH - 1, BATCH)}
 def build(loss, name="full_softmax"):
     tf.keras.utils.set_random_seed(1)
     model = presets.build(
-        "hstu" if name == "hstu" else "sasrec",
+        name if name in ("hstu", "bert4rec") else "sasrec",
         ITEMS,
         embedding_dim=8,
         num_blocks=1,
@@ -101,11 +104,12 @@ def compare(strategy, name):
     make, firsts = LOSSES[name], FIRST.get(name, (BATCH - 1,))
     alone = build(make(), name)
     inputs = batch_of(0)
-    expected = loss_and_gradients(
-        alone, {name: tf.constant(column) for name, column in inputs.items()}
-    )
+    whole = {name: tf.constant(column) for name, column in inputs.items()}
+    expected = loss_and_gradients(alone, whole)
     with strategy.scope():
         model = build(make(), name)
+        model.compute_loss(whole)  # creates the weights
+        model.set_weights(alone.get_weights())
     return {
         "alone": numbers(expected),
         "replicas": [
@@ -132,6 +136,25 @@ def fit(model):
     }
 
 
+def corpus_top_k(strategy):
+    """Figures of a user's own model before training, and after two epochs of it."""
+    rows = two_towers.batches()
+    random = np.random.default_rng(0)
+    with strategy.scope():
+        model = two_towers.TwoTowers(two_towers.with_corpus_top_k)
+        model.compute_loss(next(iter(rows)), training=True)  # creates the weights
+        for weight in model.trainable_weights:
+            weight.assign(random.normal(0, 0.05, weight.shape))
+        model.compile(tf.keras.optimizers.SGD(0.05))
+    before = model.evaluate(rows, return_dict=True, verbose=0)
+    model.fit(rows, epochs=2, verbose=0)
+    after = model.evaluate(rows, return_dict=True, verbose=0)
+    return [
+        {name: value for name, value in figures.items() if "top_" in name}
+        for figures in (before, after)
+    ]
+
+
 def main():
     (cpu,) = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
@@ -141,6 +164,11 @@ def main():
     with strategy.scope():
         model = build(losses.FullSoftmax())
     seen["fit"] = {"alone": fit(build(losses.FullSoftmax())), "replicas": fit(model)}
+    alone = tf.distribute.get_strategy()
+    seen["corpus_top_k"] = {
+        "alone": corpus_top_k(alone),
+        "replicas": corpus_top_k(strategy),
+    }
     print(json.dumps(seen))
 
 

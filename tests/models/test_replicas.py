@@ -16,7 +16,7 @@ CUTS = {
         name: (name, 0)
         for name in (
             *("in_batch_softmax", "in_batch_retrieval", "sampled_softmax", "gbce"),
-            *("bce", "hstu"),
+            *("bce", "hstu", "bert4rec"),
         )
     },
 }
@@ -57,3 +57,12 @@ def test_metrics(seen):
     alone, replicas = (seen["fit"][each]["metrics"] for each in ("alone", "replicas"))
     assert alone == pytest.approx(replicas, abs=1e-6)
     assert 0.0 < alone["ndcg@10"] < 1.0
+
+
+def test_corpus_top_k_of_a_users_own_model(seen):
+    """Training differs: `Retrieval` takes negatives of the replica alone."""
+    alone, replicas = (seen["corpus_top_k"][each] for each in ("alone", "replicas"))
+    assert replicas[0] == pytest.approx(alone[0], abs=1e-6)
+    top = "factorized_top_k/top_10_categorical_accuracy"
+    for before, after in (alone, replicas):
+        assert 0.0 < before[top] < after[top] < 1.0

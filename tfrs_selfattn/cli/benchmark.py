@@ -7,13 +7,18 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tfrs_selfattn import InputError
-from tfrs_selfattn.cli.recommend import as_version
+from tfrs_selfattn.cli._asked import (
+    BaseArgument,
+    ModelOption,
+    ModelVersionOption,
+    ServerOption,
+    as_version,
+    check_asked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,23 +34,10 @@ _AN_HOUR = 3600
 
 
 def benchmark(
-    base: Annotated[
-        Path | None, typer.Argument(help="Folder given to `export --to`.")
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask a model server in place of a folder: HOST:PORT for gRPC, "
-            "http://HOST:PORT for REST."
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="The model's name on the server.")
-    ] = "recommender",
-    model_version: Annotated[
-        str | None,
-        typer.Option(help="The version to ask on the server, by number or by label."),
-    ] = None,
+    base: BaseArgument = None,
+    server: ServerOption = None,
+    model: ModelOption = "recommender",
+    model_version: ModelVersionOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Histories in a request.")] = 1,
     length: Annotated[int, typer.Option(min=1, help="Items in a history.")] = 50,
     clients: Annotated[
@@ -71,11 +63,7 @@ def benchmark(
     """
     from tfrs_selfattn.cli._report import Report
 
-    if (base is None) == (server is None):
-        raise InputError(
-            "One of the folder of an export and --server must be given. Received: "
-            f"{'neither' if base is None else 'both'}. Name the one to ask."
-        )
+    check_asked(base, server)
     report = Report(as_json)
     with report.working():
         if server is None:

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfrs_selfattn import InputError
+from tfrs_selfattn.cli._asked import (
+    BaseArgument,
+    ModelOption,
+    ModelVersionOption,
+    ServerOption,
+    as_version,
+    check_asked,
+)
 from tfrs_selfattn.cli._told import EVENT_FEATURE_HELP, FEATURE_HELP, parse_told
 
 if TYPE_CHECKING:
@@ -20,9 +28,7 @@ _SECONDS = 5.0  # for the answer of a server
 
 
 def recommend(
-    base: Annotated[
-        Path | None, typer.Argument(help="Folder given to `export --to`.")
-    ] = None,
+    base: BaseArgument = None,
     history: Annotated[
         str,
         typer.Option(
@@ -45,23 +51,9 @@ def recommend(
         list[str] | None, typer.Option(help=EVENT_FEATURE_HELP)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most so many.")] = 10,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask a model server in place of a folder: HOST:PORT for gRPC, "
-            "http://HOST:PORT for REST."
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="The model's name on the server.")
-    ] = "recommender",
-    model_version: Annotated[
-        str | None,
-        typer.Option(
-            help="The version to ask on the server, by number or by label (stable), in "
-            "place of the newest."
-        ),
-    ] = None,
+    server: ServerOption = None,
+    model: ModelOption = "recommender",
+    model_version: ModelVersionOption = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -116,11 +108,7 @@ def recommend(
             "--shard must come with --server, which names the query model, and "
             "--partial with --shard. Received: one without the other. Name all of them."
         )
-    if (base is None) == (server is None):
-        raise InputError(
-            "One of the folder of an export and --server must be given. Received: "
-            f"{'neither' if base is None else 'both'}. Name the one to ask."
-        )
+    check_asked(base, server)
     if server is None and (model_version is not None or timeout is not None):
         raise InputError(
             "--model-version and --timeout must come with --server. Received: no "
@@ -244,11 +232,6 @@ def _ask_server(
             ],
         }
     )
-
-
-def as_version(text: str | None) -> int | str | None:
-    """A version by its number, or by its label."""
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 def split_ids(text: str) -> list[str]:

@@ -51,11 +51,11 @@ def default_num_leaves(num_candidates: int) -> int:
 def default_num_probes(
     num_candidates: int, num_leaves: int, capacity: int, k: int, *, ways: int
 ) -> int:
-    """Leaves to look into: all of a small catalogue, else one in 150 and for 4 k."""
+    """Leaves to look into: all of a small catalogue, else a 150th, 32, and for 4 k."""
     if num_candidates <= _SEARCH_ALL:
         return num_leaves
     enough = -(-4 * k * ways // capacity)
-    return min(max(16, num_leaves // 150, enough), num_leaves)
+    return min(max(32, num_leaves // 150, enough), num_leaves)
 
 
 def capacity_of(num_candidates: int, num_leaves: int, ways: int) -> int:

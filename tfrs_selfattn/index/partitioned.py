@@ -55,7 +55,7 @@ class PartitionedTopK(CandidateIndex):
         num_leaves: int or None. Number of leaves, at most one a candidate. Defaults
             to `None`: 8 √N, with at least 32 candidates each.
         num_leaves_to_search: int or None. Leaves that a query looks into. Defaults to
-            `None`: all up to 20,000 candidates, then one in 150, at least 16, and
+            `None`: all up to 20,000 candidates, then one in 150, at least 32, and
             enough to find 4 k candidates. `tune` sets it from data.
         training_iterations: int. Rounds of k-means. Defaults to `12`.
         num_reordering_candidates: int or None. How many of the best quantized scores

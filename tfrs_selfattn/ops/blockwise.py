@@ -193,57 +193,70 @@ class Blockwise:
         Here that is the log of the softmax's sum, float32 `[B, H, T, 1]`.
         """
 
-        def rows(row: tf.Tensor, outputs: Any, log_sums: Any) -> tuple[Any, ...]:
+        def rows(row: tf.Tensor, outputs: Any, statistics: Any) -> tuple[Any, ...]:
             queries = self._block(query, row)
             first, last = self._key_blocks(row)
 
-            def columns(
-                column: tf.Tensor, peak: tf.Tensor, total: tf.Tensor, mixed: tf.Tensor
-            ) -> tuple[tf.Tensor, ...]:
-                logits, mask = self._logits(
-                    queries,
-                    self._block(key, column),
-                    parameters,
-                    self._positions(row, column),
-                )
-                new_peak = tf.maximum(peak, tf.reduce_max(logits, -1, keepdims=True))
-                # Where all is hidden so far, exp(0) is no weight.
-                shares = tf.where(mask, tf.exp(logits - new_peak), 0.0)
-                shrink = tf.exp(peak - new_peak)
-                total = total * shrink + tf.reduce_sum(shares, -1, keepdims=True)
-                if self._rate > 0.0:
-                    shares *= self._keep(tf.shape(shares), row, column)
-                seen = tf.matmul(
-                    tf.cast(shares, self._dtype), self._block(value, column)
-                )
-                mixed = mixed * shrink + tf.cast(seen, tf.float32)
-                return column + 1, new_peak, total, mixed
+            def columns(column: tf.Tensor, *sums: tf.Tensor) -> tuple[Any, ...]:
+                keys, values = self._block(key, column), self._block(value, column)
+                positions = self._positions(row, column)
+                logits, mask = self._logits(queries, keys, parameters, positions)
+                return column + 1, *self._add(sums, logits, mask, values, row, column)
 
-            blank = tf.zeros_like(queries[..., :1], tf.float32)
-            _, peak, total, mixed = tf.while_loop(
+            _, *sums = tf.while_loop(
                 lambda column, *_: column < last,
                 columns,
-                (
-                    first,
-                    blank + tf.float32.min,
-                    blank,
-                    tf.zeros_like(queries, tf.float32),
-                ),
+                (first, *self._begin(queries)),
                 parallel_iterations=1,
             )
-            output = tf.math.divide_no_nan(mixed, total)
-            # Where nothing is seen, weights of exp(logits - infinity) are 0 again.
-            log_sum = tf.where(total > 0.0, peak + tf.math.log(total), float("inf"))
+            output, statistic = self._finish(*sums)
             outputs = outputs.write(row, tf.cast(output, self._dtype))
-            return row + 1, outputs, log_sums.write(row, log_sum)
+            return row + 1, outputs, statistics.write(row, statistic)
 
-        _, outputs, log_sums = tf.while_loop(
+        _, outputs, statistics = tf.while_loop(
             lambda row, *_: row < self._count,
             rows,
             (0, self._array(query), self._array(query[..., :1], tf.float32)),
             parallel_iterations=1,
         )
-        return join(outputs, query), join(log_sums, query[..., :1])
+        return join(outputs, query), join(statistics, query[..., :1])
+
+    def _begin(self, queries: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """What a block of rows has summed before it has seen a key.
+
+        Here: the highest logit and the sum of the weights, `[B, H, b, 1]`, and of the
+        weighted values, `[B, H, b, K]`, all float32.
+        """
+        blank = tf.zeros_like(queries, tf.float32)
+        return blank[..., :1] + tf.float32.min, blank[..., :1], blank
+
+    def _add(
+        self,
+        sums: tuple[tf.Tensor, ...],
+        logits: tf.Tensor,
+        mask: tf.Tensor,
+        values: tf.Tensor,
+        row: tf.Tensor,
+        column: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        """The sums with a block of keys more."""
+        peak, total, mixed = sums
+        new_peak = tf.maximum(peak, tf.reduce_max(logits, -1, keepdims=True))
+        # Where all is hidden so far, exp(0) is no weight.
+        shares = tf.where(mask, tf.exp(logits - new_peak), 0.0)
+        shrink = tf.exp(peak - new_peak)
+        total = total * shrink + tf.reduce_sum(shares, -1, keepdims=True)
+        if self._rate > 0.0:
+            shares *= self._keep(tf.shape(shares), row, column)
+        seen = tf.matmul(tf.cast(shares, self._dtype), values)
+        return new_peak, total, mixed * shrink + tf.cast(seen, tf.float32)
+
+    def _finish(self, *sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The output of a block of rows and its statistic, when all keys are seen."""
+        peak, total, mixed = sums
+        # Where nothing is seen, weights of exp(logits - infinity) are 0 again.
+        log_sum = tf.where(total > 0.0, peak + tf.math.log(total), float("inf"))
+        return tf.math.divide_no_nan(mixed, total), log_sum
 
     def _array(self, like: tf.Tensor, dtype: tf.DType | None = None) -> tf.TensorArray:
         """Room for the blocks of a tensor like `[B, H, T, K]`."""
