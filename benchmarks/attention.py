@@ -40,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--heads", type=int, nargs="+", default=HEADS)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="more of them below T = 512"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
     parser.add_argument(
         "--parts",
@@ -149,7 +151,8 @@ def layer_worker(options: argparse.Namespace) -> Any:
             if dropout == 0.0:
                 steps[f"{name}/forward"] = forward(call, arguments, inputs)
             steps[f"{name}/train"] = training(call, arguments, inputs, variables[name])
-        times = take_turns(steps, options.repeats)
+        # A short step says as much only when it is taken more often.
+        times = take_turns(steps, options.repeats * max(1, 512 // length))
         for step in ("forward", "train"):
             if f"ours/{step}" in times:
                 label = step if dropout == 0.0 else f"{step}, dropout {dropout}"

@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | how a plain TFRS retrieval model becomes a sequential one, in ten lines, and what that brings | 3 | MovieLens-100K |
+# | how a plain TFRS retrieval model becomes a sequential one, in ten lines, and what that brings | 2 | MovieLens-100K |
 #
 # ## Goal
 #

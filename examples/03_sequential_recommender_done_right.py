@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | packing, what the loss is worth, honest evaluation beside baselines, and traps that flatter a model | 4 | MovieLens-100K |
+# | packing, what the loss is worth, honest evaluation beside baselines, and traps that flatter a model | 2 | MovieLens-100K |
 #
 # ## Goal
 #

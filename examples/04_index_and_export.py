@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | finding the best of many candidates fast, tuning recall against time, and one SavedModel with everything inside | 3 | MovieLens-100K |
+# | finding the best of many candidates fast, tuning recall against time, and one SavedModel with everything inside | 1 | MovieLens-100K |
 #
 # ## Goal
 #

@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | starting the stock server on an export, asking it by REST and gRPC, a new film without training, and the way back | 3 | MovieLens-100K |
+# | starting the stock server on an export, asking it by REST and gRPC, a new film without training, and the way back | 1 | MovieLens-100K |
 #
 # ## Goal
 #

@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | titles and genres beside the id of a film, and recommending films that nobody has rated yet | 3 | MovieLens-100K |
+# | titles and genres beside the id of a film, and recommending films that nobody has rated yet | 1 | MovieLens-100K |
 #
 # ## Goal
 #
