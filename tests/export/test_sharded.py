@@ -88,7 +88,7 @@ def test_a_verified_export_takes_the_next_version_of_all(model, tmp_path):
     ("num_items", "settings", "wanted"),
     [
         (10_000_000, {}, 168),  # of 25,298 leaves one in 150; a quarter's alone: 84
-        (10_000_000, {"num_leaves": 3_000}, 20),
+        (10_000_000, {"num_leaves": 6_000}, 40),
         (10_000_000, {"num_leaves_to_search": 5}, 5),
         (30_000, {}, 234),  # A quarter has all of its 234 leaves searched.
     ],
