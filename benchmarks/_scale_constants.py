@@ -132,7 +132,7 @@ CONSTANTS = {
     "index_factor": Measured(
         "memory of the partitioned index, of the float32 matrix",
         "Index, one run",
-        r"hold ([\d.]+) and [\d.]+ times it",
+        r"float32 leaves alone hold\s+([\d.]+):",
         lambda factor: factor,
         "",
     ),
