@@ -5,7 +5,7 @@
 #
 # | you learn | minutes | data |
 # |---|---|---|
-# | three ways to explain a recommendation, how to test which to trust, and where attention weights mislead | 1 | MovieLens-100K |
+# | three ways to explain a recommendation, how to test which to trust, and where attention weights mislead | 2 | MovieLens-100K |
 #
 # ## Goal
 #
