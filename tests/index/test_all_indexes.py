@@ -12,14 +12,9 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from tfrs_selfattn._keras import KERAS_3, keras
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
 import tensorflow_recommenders as tfrs
 
+from tfrs_selfattn._keras import keras
 from tfrs_selfattn.index import ExactTopK, PartitionedTopK
 
 

@@ -7,16 +7,11 @@ import inspect
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrs_selfattn._keras import KERAS_3, keras
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
-import tensorflow_recommenders as tfrs
-
+from tfrs_selfattn._keras import keras
 from tfrs_selfattn.index import ExactTopK
 from tfrs_selfattn.index import identifiers as naming
 from tfrs_selfattn.ops.top_k import LOWEST_SCORE

@@ -5,11 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfrs_selfattn._keras import KERAS_3
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
 from tfrs_selfattn.index import building, kmeans, placement, quantization, sources
 
 RNG = np.random.default_rng(0)

@@ -7,15 +7,9 @@ import inspect
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tfrs_selfattn._keras import KERAS_3
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
-import tensorflow_recommenders as tfrs
 
 from tests.index.clusters import CANDIDATES, NAMES, QUERIES, VARIANTS, D, K, N, build
 from tfrs_selfattn.index import ExactTopK, PartitionedTopK, building

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_selfattn._keras import KERAS_3, keras
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
 from tests.index.clusters import CANDIDATES, NAMES, QUERIES, VARIANTS, D, K, build
+from tfrs_selfattn._keras import keras
 from tfrs_selfattn.index import ExactTopK, PartitionedTopK, sources
 
 

@@ -6,11 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_selfattn._keras import KERAS_3
-
-if KERAS_3:
-    pytest.skip("TensorFlow Recommenders needs legacy Keras", allow_module_level=True)
-
 from tfrs_selfattn.index import ExactTopK, PartitionedTopK
 
 D, K = 7, 5
