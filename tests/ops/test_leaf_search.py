@@ -119,14 +119,27 @@ def test_full_and_among_search_equal_loops(seed, ways, compiled, quantized):
     )
 
 
-def test_a_large_catalogue_is_cast_leaf_by_leaf(monkeypatch):
+@pytest.mark.parametrize("leaves_at_once", [1, 2, 3])
+def test_a_large_catalogue_is_cast_some_leaves_at_a_time(monkeypatch, leaves_at_once):
     from tfrs_selfattn.ops import leaf_search as module
 
     leaves, _, queries, _ = make(0, quantized=True)
     before = full_search(queries, leaves, 6)
-    monkeypatch.setattr(module, "_CAST_AT_ONCE", 1)
-    for ours, theirs in zip(full_search(queries, leaves, 6), before, strict=True):
+    monkeypatch.setattr(module, "_CAST_AT_ONCE", leaves_at_once * Q * D)
+    cast, sizes = tf.cast, []
+
+    def seen(values, dtype):
+        if values.dtype == tf.int8:
+            sizes.append(values.shape[0])
+        return cast(values, dtype)
+
+    monkeypatch.setattr(module.tf, "cast", seen)
+    after = full_search(queries, leaves, 6)
+    assert sum(sizes) == L and max(sizes) == leaves_at_once
+    traced = tf.function(full_search)(queries, leaves, 6)
+    for ours, graph, theirs in zip(after, traced, before, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        np.testing.assert_allclose(graph, theirs, rtol=1e-6)
 
 
 def test_row_vectors():

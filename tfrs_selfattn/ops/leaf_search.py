@@ -12,7 +12,7 @@ scores at hand for a query.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -25,8 +25,8 @@ from tfrs_selfattn.ops.top_k import (
 )
 
 _INELIGIBLE = float("-inf")
-# Elements; 64 MB in float32. A larger catalogue is cast leaf by leaf where all of it
-# has to be looked at.
+# Elements; 64 MB in float32. Of a larger catalogue so many are cast at a time where all
+# of it has to be looked at.
 _CAST_AT_ONCE = 16_000_000
 
 
@@ -296,21 +296,26 @@ def _all_scores(queries: tf.Tensor, leaves: Leaves) -> tf.Tensor:
         queries = queries * leaves.scales
     vectors, width = leaves.vectors, queries.shape[-1]
     num_leaves, capacity = leaves.members.shape
-    one_by_one = vectors.dtype != tf.float32 and (
-        num_leaves * capacity * width > _CAST_AT_ONCE
+    step = max(1, _CAST_AT_ONCE // (capacity * width))
+
+    def products(start: int | tf.Tensor, stop: int | tf.Tensor) -> tf.Tensor:
+        block = tf.reshape(tf.cast(vectors[start:stop], tf.float32), [-1, width])
+        return tf.matmul(queries, block, transpose_b=True)
+
+    if vectors.dtype == tf.float32 or step >= num_leaves:
+        return products(0, num_leaves)
+
+    def some(turn: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, Any]:
+        found = products(turn * step, (turn + 1) * step)
+        return turn + 1, parts.write(turn, tf.transpose(found))
+
+    turns = -(-num_leaves // step)
+    shape = tf.TensorShape([None, None])  # the last part may be shorter
+    parts = tf.TensorArray(tf.float32, turns, infer_shape=False, element_shape=shape)
+    _, parts = tf.while_loop(
+        lambda turn, _: turn < turns, some, (0, parts), parallel_iterations=1
     )
-    if not one_by_one:
-        flat = tf.reshape(tf.cast(vectors, tf.float32), [num_leaves * capacity, width])
-        return tf.matmul(queries, flat, transpose_b=True)
-
-    def products(block: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(queries, tf.cast(block, tf.float32), transpose_b=True)
-
-    scores = tf.map_fn(
-        products, vectors, fn_output_signature=tf.TensorSpec([None, capacity])
-    )  # [L, B, Q]
-    scores = tf.transpose(scores, [1, 0, 2])
-    return tf.reshape(scores, [-1, num_leaves * capacity])
+    return tf.transpose(parts.concat())
 
 
 def among_search(
