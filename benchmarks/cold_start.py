@@ -111,7 +111,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 DEFAULTS: dict[str, Any] = {
     "preset": "sasrec",
-    "embedding_dim": 64,
+    "embedding_dim": 128,
     "max_length": 50,
     "batch_size": 64,
     "learning_rate": 2e-3,
@@ -120,7 +120,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 15,
     "patience": 1000,  # the cosine ends the run
     "id_dropout": 0.2,
-    "cut_histories": 0.2,
+    "cut_histories": 0.5,
 }
 WORDS = "title=text"
 K = 10
