@@ -29,7 +29,8 @@ COLUMNS = (
         for name in METRICS
         for what in ("", " sd")
     ),
-    *("best epochs", "device", "minutes a seed", "model", "training", "run"),
+    *("best epochs", "device", "minutes a seed", "features", "model", "training"),
+    "run",
 )
 
 
@@ -48,6 +49,8 @@ def place_of(cache: Path, dataset: str, config: RunConfig) -> Path:
         if not known.differences(config):
             return path.parent
     parts = [config.data.fingerprint, *map(_chosen, (config.model, config.training))]
+    if config.features.fingerprint:
+        parts.append(config.features.fingerprint)
     name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return cache / f"{stem}{name}"
 

@@ -46,6 +46,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,11 @@ from _cold_world import (
     vector_neighbours,
     word_neighbours,
 )
+from _known_tables import read_known
 from _run_options import parser_of, settings_of
 
 from tfrs_selfattn.data import Split
-from tfrs_selfattn.features import (
-    FeatureEncoder,
-    FeatureTable,
-    parse_features,
-    read_feature_table,
-)
+from tfrs_selfattn.features import FeatureEncoder, FeatureTable
 from tfrs_selfattn.training import (
     DataConfig,
     FeaturesConfig,
@@ -188,7 +185,8 @@ def _features(options: argparse.Namespace, dataset: dict[str, Any]) -> dict[str,
         found["vectors"] = baselines["vector neighbours"] = vectors
     found |= {"popularity": "", "popularity, told": "", **baselines, "item-to-item": ""}
     if options.methods is not None:
-        asked = [method.strip() for method in options.methods.split(",")]
+        # A comma is a separator, but in "popularity, told" a part of the name.
+        asked = re.split(r",(?! told)\s*", options.methods)
         unknown = set(asked) - found.keys()
         if unknown:
             raise SystemExit(
@@ -275,32 +273,15 @@ def _known(data: Path, world: World, items: str, users: str) -> KnownBeside:
     sequences, split = world.split.sequences, world.split
     known: dict[str, Known] = {}
     cold = None
-    for name, text, ids, trained in (
-        (
-            "items",
-            items,
-            [*sequences.vocabulary.ids, *world.cold_ids],
-            split.train_counts()[1:] > 0,
-        ),
-        (
-            "users",
-            users,
-            sequences.user_ids.to_list(),
-            split.train_stop > sequences.offsets[:-1],
-        ),
-    ):
-        if not text:
-            continue
-        path, features = parse_features(text, f"--{name}", with_file=True)
-        assert path is not None
-        id_column = name.removesuffix("s") + "_id"
-        table = read_feature_table(data / path, features, id_column=id_column)
-        aligned, _ = table.align(ids, features)
-        mine = aligned.take(np.arange(len(trained)))
-        known[name] = Known.fit(features, mine, trained)
-        if name == "items":
-            cold = aligned.take(np.arange(len(trained), len(ids)))
-    side = SideInformation(items=known.get("items"), users=known.get("users"))
+    if items:
+        ids = [*sequences.vocabulary.ids, *world.cold_ids]
+        trained = split.train_counts()[1:] > 0
+        known["items"], cold = read_known(data, items, "item", ids, trained)
+    if users:
+        ids = sequences.user_ids.to_list()
+        trained = split.train_stop > sequences.offsets[:-1]
+        known["users"], _ = read_known(data, users, "user", ids, trained)
+    side = SideInformation(**known)
     config = FeaturesConfig(items=items, users=users, fingerprint=side.fingerprint())
     return KnownBeside(config, side, cold)
 

@@ -12,6 +12,9 @@ end, a further row has their mean and spread.
 The recipe is that of `train --recipe`, tuned on the validation part alone;
 `--set NAME=VALUE` changes a field of `ModelConfig` or `TrainingConfig`. `--search` is
 for tuning: one seed, stopped when the validation stops improving, no test metrics.
+
+`--item-features FILE:COLUMN=KIND,…`, as `train` takes it and of a file in --data, tells
+the model of its items beside their ids.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
+from _known_tables import read_known
 from _quality_runs import METRICS, note, place_of, rows_of
 from _run_options import parser_of, settings_of
 
@@ -43,9 +47,11 @@ from tfrs_selfattn.data import (
 from tfrs_selfattn.evaluation import evaluate_ranking
 from tfrs_selfattn.training import (
     DataConfig,
+    FeaturesConfig,
     ModelConfig,
     RunConfig,
     RunFolder,
+    SideInformation,
     TrainingConfig,
     TrainingDiverged,
     recipe,
@@ -71,13 +77,19 @@ def main(arguments: list[str] | None = None) -> None:
     split = leave_one_out(
         build_sequences(read_events(path), min_item_events=dataset["min_item_events"])
     )
+    features, side = _side(options, split)
+    split = side.attach(split)
     model, training = configurations(options)
     rows = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         config = RunConfig.for_sequences(
-            split.sequences, source, model, dataclasses.replace(training, seed=seed)
+            split.sequences,
+            source,
+            model,
+            dataclasses.replace(training, seed=seed),
+            features,
         )
-        rows.append(_run(options, split, config))
+        rows.append(_run(options, split, config, side))
         print(json.dumps(rows[-1], indent=2), flush=True)
     if len(rows) > 1 and all(row["status"] == "finished" for row in rows):
         row = _of_all(rows)
@@ -89,6 +101,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__, DATASETS, "quality")
     parser.add_argument("--recipe", help="default: that of the data set")
     parser.add_argument("--preset", help="default: that of the recipe")
+    parser.add_argument("--item-features", default="", metavar="FILE:COLUMN=KIND,…")
     parser.add_argument("--search", action="store_true", help="see above")
     parser.set_defaults(seeds=None)
     options = parser.parse_args(arguments)
@@ -112,8 +125,22 @@ def configurations(
         raise SystemExit(f"--recipe and --set: {error}") from None
 
 
+def _side(
+    options: argparse.Namespace, split: Split
+) -> tuple[FeaturesConfig, SideInformation]:
+    """What is known of the items beside their ids, fitted to what training shows."""
+    text = options.item_features
+    if not text:
+        return FeaturesConfig(), SideInformation()
+    trained = split.train_counts()[1:] > 0
+    ids = split.sequences.vocabulary.ids
+    known, _ = read_known(options.data, text, "item", ids, trained)
+    side = SideInformation(items=known)
+    return FeaturesConfig(items=text, fingerprint=side.fingerprint()), side
+
+
 def _run(
-    options: argparse.Namespace, split: Split, config: RunConfig
+    options: argparse.Namespace, split: Split, config: RunConfig, side: SideInformation
 ) -> dict[str, Any]:
     """Trains, or goes on with, the run of one seed, and ranks its test cases.
 
@@ -123,7 +150,7 @@ def _run(
     place = place_of(options.cache, options.dataset, config)
     place.parent.mkdir(parents=True, exist_ok=True)
     vocabulary = split.sequences.vocabulary
-    folder = RunFolder.create(place, config, vocabulary, {})
+    folder = RunFolder.create(place, config, vocabulary, {}, side)
     print(f"seed {config.training.seed}: {place}", flush=True)
     row = _row(options, folder)
     if not any(known["run"] == row["run"] for known in rows_of(TABLE)):
@@ -157,6 +184,7 @@ def _row(options: argparse.Namespace, folder: RunFolder) -> dict[str, Any]:
         "status": "stopped",
         "search": options.search,
         "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        "features": config.features.items,
         "model": json.dumps(dataclasses.asdict(config.model)),
         "training": json.dumps(dataclasses.asdict(config.training)),
         "run": folder.path.name,

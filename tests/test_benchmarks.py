@@ -190,6 +190,24 @@ def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
     assert cold_rows.ratios(every, *given) == []
 
 
+def test_methods_of_cold_start_are_asked_for_by_name(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cold_start
+
+    dataset = cold_start.DATASETS["ml-1m"]
+
+    def asked(methods):
+        words = ["--dataset", "ml-1m", "--data", "/", "--methods", methods]
+        monkeypatch.setattr("sys.argv", ["cold_start.py", *words])
+        return list(cold_start._features(cold_start._options(), dataset))
+
+    assert asked("ids,content") == ["ids", "content"]
+    names = ["popularity, told", "popularity", "content neighbours"]
+    assert asked(", ".join(names)) == names
+    with pytest.raises(SystemExit, match="Received: told"):
+        asked("ids,told")
+
+
 def test_the_rows_that_were_measured_can_be_summed_up(cold_rows, capsys):
     """Whatever script wrote them."""
     every = cold_rows.read_rows()

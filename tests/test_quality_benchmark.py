@@ -74,6 +74,19 @@ def test_a_row_for_each_seed_and_one_for_all(run):
     assert row["test hr@10"] == row["test ndcg@10 sd"] == ""
 
 
+def test_what_is_known_of_items_is_trained_with(run, tmp_path):
+    items = "".join(f"i{item},a{item % 3} b\n" for item in range(20))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items)
+    told = ("--seeds", "1", "--item-features", "items.csv:title=text")
+    plain, with_titles = [*run("--seeds", "1"), *run(*told)][-2:]
+    assert (plain["features"], with_titles["features"]) == ("", told[-1])
+    assert with_titles["run"] != plain["run"]
+    assert with_titles["validation ndcg@10"] != plain["validation ndcg@10"]
+    assert run(*told)[-1] == with_titles  # found again, by what is known
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items.replace(" b", " c"))
+    assert run(*told)[-1]["run"] != with_titles["run"]  # other titles: another run
+
+
 def test_a_run_that_diverges_or_is_stopped_keeps_its_row(run, quality, monkeypatch):
     (row,) = run("--seeds", "1", learning_rate=1e30, warmup_steps=0)
     assert (row["status"], row["test hr@10"]) == ("diverged", "")
