@@ -111,7 +111,7 @@ def run_side(options: argparse.Namespace) -> None:
         print(json.dumps(run_ours(options, pack=options.side == "packed")))
 
 
-def _split(options: argparse.Namespace) -> Any:
+def load_split(options: argparse.Namespace) -> Any:
     from tfrs_selfattn.data import build_sequences, leave_one_out, read_events
 
     dataset = DATASETS[options.dataset]
@@ -124,7 +124,7 @@ def write_events(options: argparse.Namespace) -> None:
     """The training part as a table for the peer, in the order of our sequences."""
     from tfrs_selfattn.data import training_windows
 
-    split = _split(options)
+    split = load_split(options)
     windows = training_windows(split, row_length=1 << 20)  # uncut
     items = split.sequences.items
     with options.events.open("w", newline="") as file:
@@ -147,7 +147,7 @@ def run_ours(options: argparse.Namespace, *, pack: bool) -> dict[str, Any]:
     from tfrs_selfattn._keras import keras
     from tfrs_selfattn.models import presets
 
-    split, length = _split(options), DATASETS[options.dataset]["length"]
+    split, length = load_split(options), DATASETS[options.dataset]["length"]
     num_items = len(split.sequences.vocabulary)
     keras.utils.set_random_seed(0)
     model = presets.sasrec(
