@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
+import tensorflow as tf
 
 from tfrs_selfattn.data import (
     Split,
@@ -175,10 +176,28 @@ def word_neighbours(rows: Any, num_tokens: int) -> Score:
     lengths = np.diff(rows.splits)
     items = np.repeat(np.arange(len(lengths)), lengths)
     shares = np.bincount(rows.tokens, minlength=num_tokens) / len(lengths)
-    matrix = np.zeros([len(lengths), num_tokens], np.float32)
     weights = rows.weights * -np.log(np.maximum(shares, 1e-9))[rows.tokens]
-    np.add.at(matrix, (items, rows.tokens), weights)
-    return vector_neighbours(matrix)
+    # A title may say a word twice.
+    places, place = np.unique(items * num_tokens + rows.tokens, return_inverse=True)
+    weights = np.bincount(place, weights)
+    items, tokens = np.divmod(places, num_tokens)
+    norms = np.sqrt(np.bincount(items, weights**2, minlength=len(lengths)))
+    # A few words of many thousands: dense vectors of Amazon Beauty take minutes.
+    matrix = tf.SparseTensor(
+        np.stack([items, tokens], axis=1),
+        (weights / np.maximum(norms, 1e-9)[items]).astype(np.float32),
+        [len(lengths), num_tokens],
+    )
+
+    def score(histories: np.ndarray, users: np.ndarray) -> np.ndarray:
+        seen = np.zeros([len(lengths), len(histories)], np.float32)
+        user, place = np.nonzero(histories)
+        np.add.at(seen, (histories[user, place] - 1, user), 1)
+        profiles = tf.sparse.sparse_dense_matmul(matrix, seen, adjoint_a=True)
+        found = tf.sparse.sparse_dense_matmul(matrix, profiles)
+        return np.asarray(found.numpy().T)
+
+    return score
 
 
 def vector_neighbours(matrix: np.ndarray) -> Score:

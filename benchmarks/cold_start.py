@@ -118,6 +118,7 @@ DEFAULTS: dict[str, Any] = {
     "patience": 1000,  # the cosine ends the run
     "id_dropout": 0.2,
     "cut_histories": 0.5,
+    "dropout": 0.1,
 }
 WORDS = "title=text"
 K = 10

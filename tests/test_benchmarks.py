@@ -11,6 +11,7 @@ import importlib.util
 import json
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,6 +207,31 @@ def test_methods_of_cold_start_are_asked_for_by_name(monkeypatch):
     assert asked(", ".join(names)) == names
     with pytest.raises(SystemExit, match="Received: told"):
         asked("ids,told")
+
+
+def test_neighbours_by_words_are_those_of_tf_idf(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _cold_world
+    import numpy as np
+
+    # A word twice in a title, one in every title, and a title without words.
+    titles = [[0, 1, 1], [0, 1], [0, 2, 3], [], [0, 3]]
+    rows = SimpleNamespace(
+        splits=np.cumsum([0, *map(len, titles)]),
+        tokens=np.array([word for title in titles for word in title]),
+        weights=np.ones(sum(map(len, titles)), np.float32),
+    )
+    score = _cold_world.word_neighbours(rows, 4)
+    found = score(np.array([[0, 1, 3], [0, 0, 0]], np.int32), np.array([0, 1]))
+    words = [word for title in titles for word in title]
+    vectors = np.zeros([5, 4])
+    for vector, title in zip(vectors, titles, strict=True):
+        for word in title:
+            vector[word] -= np.log(words.count(word) / len(titles))
+        vector /= max(np.linalg.norm(vector), 1e-9)
+    profile = vectors[0] + vectors[2]
+    np.testing.assert_allclose(found[0], vectors @ profile, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found[1], 0)
 
 
 def test_the_rows_that_were_measured_can_be_summed_up(cold_rows, capsys):

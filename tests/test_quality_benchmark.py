@@ -112,32 +112,33 @@ def test_a_run_of_before_a_field_was_added_is_found_again(quality, tmp_path):
     config = training.RunConfig.for_sequences(
         data.build_sequences(frame),
         training.DataConfig("/a"),
-        *recipe("amazon-beauty"),
+        *recipe("ml-1m"),
     )
-    new = quality.place_of(tmp_path, "amazon-beauty", config)
+    new = quality.place_of(tmp_path, "ml-1m", config)
     assert not new.exists()
-    old = tmp_path / "amazon-beauty-esasrec-of-another-hash"
+    old = tmp_path / "ml-1m-esasrec-of-another-hash"
     old.mkdir()
     content = json.loads(config.to_json())
     del content["training"]["cut_histories"], content["model"]["loss"]
     content["data"]["path"] = "/elsewhere"
     (old / "config.json").write_text(json.dumps(content))
-    assert quality.place_of(tmp_path, "amazon-beauty", config) == old
+    assert quality.place_of(tmp_path, "ml-1m", config) == old
     content["training"]["seed"] = 7
     (old / "config.json").write_text(json.dumps(content))
-    assert quality.place_of(tmp_path, "amazon-beauty", config) == new
+    assert quality.place_of(tmp_path, "ml-1m", config) == new
 
 
 def test_a_new_field_at_its_default_names_the_same_folder(quality):
     import _quality_runs
 
-    _, trained = recipe("amazon-beauty")
+    _, trained = recipe("ml-1m")
     chosen = _quality_runs._chosen(trained)
     assert chosen == {
-        "epochs": 25,
+        "epochs": 40,
         "patience": 1000,
+        "batch_size": 64,
         "schedule": "cosine",
-        "warmup_steps": 100,
+        "warmup_steps": 300,
     }
 
 
