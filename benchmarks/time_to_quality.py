@@ -30,7 +30,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training import HOW_TO_INSTALL, PEER_MEMORY, PEER_PYTHON, load_split, write_events
+from training import (
+    HOW_TO_INSTALL,
+    PEER_MEMORY,
+    PEER_PYTHON,
+    load_split,
+    peer_trainer,
+    write_events,
+)
 
 K = 10
 PEER = {"n_factors": 64, "n_blocks": 2, "n_heads": 1, "dropout_rate": 0.1}
@@ -152,7 +159,7 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
     import numpy
     import pandas
     import torch
-    from pytorch_lightning import Callback, Trainer, seed_everything
+    from pytorch_lightning import Callback, seed_everything
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
@@ -183,16 +190,7 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
             trainer.should_stop = found[-1]["reached"] or late
 
     def trainer() -> Any:
-        return Trainer(
-            max_epochs=1_000,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Progress()],
-        )
+        return peer_trainer(Progress())
 
     torch.set_num_threads(os.cpu_count() or 1)
     seed_everything(0, verbose=False)

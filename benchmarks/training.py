@@ -204,13 +204,30 @@ def _peak(tf: Any) -> float:
     return 2 * 2048**3 / min(times)
 
 
+def peer_trainer(callback: Any, **limits: int) -> Any:
+    """How RecTools' models are trained: on the CPU, and nothing beside it."""
+    from pytorch_lightning import Trainer
+
+    return Trainer(
+        max_epochs=1_000,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callback],
+        **limits,
+    )
+
+
 def run_peer(options: argparse.Namespace) -> dict[str, Any]:
     import warnings
 
     warnings.filterwarnings("ignore")
     import pandas
     import torch
-    from pytorch_lightning import Callback, Trainer, seed_everything
+    from pytorch_lightning import Callback, seed_everything
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
@@ -232,17 +249,7 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
             self.last = time.perf_counter()
 
     def trainer() -> Any:
-        return Trainer(
-            max_steps=WARM_UP + options.steps + 1,
-            max_epochs=1_000,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Clock()],
-        )
+        return peer_trainer(Clock(), max_steps=WARM_UP + options.steps + 1)
 
     table = pandas.read_csv(options.events)
     table["datetime"] = pandas.to_datetime(table["datetime"], unit="D")
