@@ -19,7 +19,7 @@ _AIMS = (
     ("warm", ("ids",)),
     ("warm, 1 event", ("item-to-item",)),
 )
-_MODELS = ("ids", "content", "users", "vectors")
+MODELS = ("ids", "content", "users", "vectors")
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -40,16 +40,25 @@ def append_rows(rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def print_summary(dataset: str, settings: str, features: dict[str, str]) -> None:
-    """A table of HR / NDCG with the spread over seeds behind each."""
+def print_summary(dataset: str, asked: dict[str, tuple[str, str]]) -> None:
+    """A table of HR / NDCG with the spread over seeds behind each.
+
+    Args:
+        dataset: whose rows.
+        asked: the methods, each with the `features` and `settings` of its rows.
+    """
     rows = [
         row
         for row in read_rows()
-        if (row["dataset"], row["settings"]) == (dataset, settings)
-        and row["features"] == features.get(row["method"])
+        if row["dataset"] == dataset
+        and (row["features"], row["settings"]) == asked.get(row["method"])
     ]
-    methods = [name for name in features if any(r["method"] == name for r in rows)]
-    print(f"\n{dataset}, {settings}\n\n| | " + " | ".join(methods) + " |")
+    methods = [name for name in asked if any(r["method"] == name for r in rows)]
+    for settings in dict.fromkeys(settings for _, settings in asked.values()):
+        under = [name for name in methods if asked[name][1] == settings]
+        if under and settings != "{}":
+            print(f"\n{dataset}, {', '.join(under)}: {settings}")
+    print("\n| | " + " | ".join(methods) + " |")
     print("|---" * (len(methods) + 1) + "|")
     for case in dict.fromkeys(row["case"] for row in rows):
         cells = []
@@ -58,7 +67,7 @@ def print_summary(dataset: str, settings: str, features: dict[str, str]) -> None
             cells.append(" / ".join(_mean(mine, name) for name in _METRICS))
         print(f"| {case} | " + " | ".join(cells) + " |")
     print(f"\nseeds {sorted({row['seed'] for row in rows})}")
-    models = [name for name in _MODELS if name in methods]
+    models = [name for name in MODELS if name in methods]
     if models:
         print(f"\n| each seed's ratio | {' | '.join(models)} |")
         print("|---" * (len(models) + 1) + "|")

@@ -56,7 +56,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from _cold_rows import KEY, TABLE, append_rows, print_summary, read_rows
+from _cold_rows import KEY, MODELS, TABLE, append_rows, print_summary, read_rows
 from _cold_world import (
     Score,
     World,
@@ -116,7 +116,7 @@ DEFAULTS: dict[str, Any] = {
     "warmup_steps": 200,
     "epochs": 15,
     "patience": 1000,  # the cosine ends the run
-    "id_dropout": 0.2,
+    "id_dropout": 0.4,
     "cut_histories": 0.5,
     "dropout": 0.1,
 }
@@ -143,13 +143,16 @@ class KnownBeside:
 def main() -> None:
     options = _options()
     dataset = DATASETS[options.dataset]
-    settings = json.dumps({**DEFAULTS, **settings_of(options)})
-    features = _features(options, dataset)
+    settings = {**DEFAULTS, **settings_of(options)}
+    asked = {
+        method: (known, _settings_text(method, known, settings))
+        for method, known in _features(options, dataset).items()
+    }
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for seed in () if options.summary else seeds:
         keys = {
-            method: (options.dataset, str(seed), method, written, settings)
-            for method, written in features.items()
+            method: (options.dataset, str(seed), method, *texts)
+            for method, texts in asked.items()
         }
         done = {tuple(row[name] for name in KEY) for row in read_rows()}
         missing = [method for method, key in keys.items() if key not in done]
@@ -160,7 +163,7 @@ def main() -> None:
         world = hold_out(path, dataset["min_item_events"], seed)
         for method in missing:
             _measure(options, world, method, keys[method])
-    print_summary(options.dataset, settings, features)
+    print_summary(options.dataset, asked)
 
 
 def _options() -> argparse.Namespace:
@@ -196,6 +199,15 @@ def _features(options: argparse.Namespace, dataset: dict[str, Any]) -> dict[str,
             )
         found = {method: found[method] for method in asked}
     return found
+
+
+def _settings_text(method: str, features: str, settings: dict[str, Any]) -> str:
+    """What of the settings bears on a method: its rows serve all that share it."""
+    if method not in MODELS:
+        return "{}"
+    if not features:  # nothing would be left of an item without its id
+        settings = {**settings, "id_dropout": 0.0}
+    return json.dumps(settings)
 
 
 def _measure(
@@ -261,11 +273,8 @@ def _score_of(
             weights=np.concatenate([first.weights, second.weights]),
         )
         return word_neighbours(rows, fitted.features.num_tokens)
-    settings = json.loads(key[4])
-    if not items:
-        settings["id_dropout"] = 0.0
     split = known.side.attach(world.split)
-    model = _trained(options, split, settings, world.seed, known)
+    model = _trained(options, split, json.loads(key[4]), world.seed, known)
     return _score_of_model(model, world, split, known, popularity)
 
 

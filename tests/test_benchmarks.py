@@ -174,8 +174,11 @@ def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
             ]
         )
     cold_rows.append_rows([row(2, "content", 0.5, features="words")])  # not yet all
-    features = {"content": "words", "content neighbours": "words", "popularity": ""}
-    cold_rows.print_summary("films", "{}", features)
+    cold_rows.append_rows(
+        [{**row(0, "content", 0.1, features="words"), "settings": '{"epochs": 1}'}]
+    )
+    asked = {"content": "words", "content neighbours": "words", "popularity": ""}
+    cold_rows.print_summary("films", {name: (asked[name], "{}") for name in asked})
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("| cold, new, of the better"))
     # 4 and 3 times, each of its own seed.
@@ -183,7 +186,7 @@ def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
     measures = ("popularity", "content neighbours")
     every = cold_rows.read_rows()
     assert cold_rows.ratios(
-        [r for r in every if r["features"] != "other words"],
+        [r for r in every if r["features"] != "other words" and r["settings"] == "{}"],
         *("cold, new", "content", measures, "hr@10"),
     ) == pytest.approx([4, 3])
     # Nothing is a multiple of 0.
@@ -207,6 +210,22 @@ def test_methods_of_cold_start_are_asked_for_by_name(monkeypatch):
     assert asked(", ".join(names)) == names
     with pytest.raises(SystemExit, match="Received: told"):
         asked("ids,told")
+
+
+def test_a_row_serves_all_settings_that_do_not_bear_on_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cold_start
+
+    def text(method, features, **settings):
+        return cold_start._settings_text(method, features, settings)
+
+    first, second = {"epochs": 1, "id_dropout": 0.2}, {"epochs": 1, "id_dropout": 0.4}
+    assert text("ids", "", **first) == text("ids", "", **second)
+    assert text("ids", "", **first) != text("ids", "", epochs=2, id_dropout=0.2)
+    assert text("content", "words", **first) != text("content", "words", **second)
+    assert text("item-to-item", "", epochs=1) == text("item-to-item", "", epochs=2)
+    neighbours = ("content neighbours", "words")
+    assert text(*neighbours, epochs=1) == text(*neighbours, epochs=2)
 
 
 def test_neighbours_by_words_are_those_of_tf_idf(monkeypatch):
@@ -239,9 +258,11 @@ def test_the_rows_that_were_measured_can_be_summed_up(cold_rows, capsys):
     every = cold_rows.read_rows()
     assert every and set(cold_rows.KEY) <= every[0].keys()
     first = every[0]
-    features = {
-        r["method"]: r["features"] for r in every if r["settings"] == first["settings"]
+    asked = {
+        row["method"]: (row["features"], row["settings"])
+        for row in every
+        if row["settings"] == first["settings"]
     }
-    cold_rows.print_summary(first["dataset"], first["settings"], features)
+    cold_rows.print_summary(first["dataset"], asked)
     out = capsys.readouterr().out
     assert f"seeds ['{first['seed']}'" in out and "each seed's ratio" in out
