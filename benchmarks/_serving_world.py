@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _trained_run import read_run
 
 LENGTH, K = 50, 100
 HISTORIES = 64
@@ -49,22 +49,11 @@ def synthetic_world(size, width):
 
 def trained_world(run, size):
     """The towers of a run; items beyond its own lie near a random one of them."""
-    from tfrs_selfattn import data, training
-
-    folder = training.RunFolder.open(run)
-    model, about = training.load_model(folder), folder.config.data
-    events = data.read_events(
-        Path(about.path),
-        user_column=about.user_column,
-        item_column=about.item_column,
-        time_column=about.time_column,
-    )
-    log = data.build_sequences(events, min_item_events=about.min_item_events)
-    test = data.leave_one_out(log).test
-    pasts = [log.vocabulary.decode(row) for row in test.padded_histories(0, len(test))]
+    model, vocabulary, test = read_run(run)
+    pasts = [vocabulary.decode(row) for row in test.padded_histories(0, len(test))]
     pasts = [[item for item in past if item][-LENGTH:] for past in pasts]
     whole = [past for past in pasts if len(past) == LENGTH]
-    known = list(log.vocabulary.ids)
+    known = list(vocabulary.ids)
     if len(whole) < HISTORIES:  # a log of short histories: fill them up
         whole = [(past + random_histories(known)[0])[:LENGTH] for past in pasts]
     draw = np.random.default_rng(0)

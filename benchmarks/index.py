@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _trained_run import read_run
 from index_workers import BATCHES, WORKERS, K, faiss, ours
 
 TARGETS = (0.95, 0.98)
@@ -63,18 +64,7 @@ def make_data(kind: str, size: int, width: int, seed: int) -> tuple[Any, Any]:
 def trained(run: Path) -> tuple[Any, Any]:
     """The items `[N, D]` of a trained model, and 500 of its users `[500, D]`."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    from tfrs_selfattn import data, training
-
-    folder = training.RunFolder.open(run)
-    model, about = training.load_model(folder), folder.config.data
-    events = data.read_events(
-        Path(about.path),
-        user_column=about.user_column,
-        item_column=about.item_column,
-        time_column=about.time_column,
-    )
-    log = data.build_sequences(events, min_item_events=about.min_item_events)
-    test = data.leave_one_out(log).test
+    model, _, test = read_run(run)
     some = np.random.default_rng(0).choice(len(test), 500, replace=False)
     length = model.query_tower.max_length
     queries = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tfrs_selfattn._checks import check_positive
 from tfrs_selfattn.client import calls
@@ -20,12 +19,10 @@ from tfrs_selfattn.client.answers import (
     VersionStatus,
 )
 from tfrs_selfattn.client.calls import Call, Id, Ids
+from tfrs_selfattn.client.closing import Closing
 from tfrs_selfattn.client.errors import ServerError
 from tfrs_selfattn.client.tensors import Tensor
 from tfrs_selfattn.client.told import Told, told_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Answer = TypeVar("Answer")
 
@@ -34,7 +31,7 @@ _POLL_SECONDS = 0.1
 _NOT_YET = ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED")
 
 
-class Methods(abc.ABC):
+class Methods(Closing):
     """Asks a server and waits for its answer.
 
     Args:
@@ -77,21 +74,6 @@ class Methods(abc.ABC):
     @abc.abstractmethod
     def signatures(self) -> dict[str, Signature]:
         """The signatures of the model, by name."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Closes the connections."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def recommend(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tfrs_selfattn._checks import InputError, check_positive
@@ -19,11 +18,10 @@ from tfrs_selfattn.client.answers import (
 )
 from tfrs_selfattn.client.by_address import connect
 from tfrs_selfattn.client.calls import Ids
+from tfrs_selfattn.client.closing import Closing
 from tfrs_selfattn.client.errors import ServerError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from tfrs_selfattn.client.grpc_client import Client
     from tfrs_selfattn.client.rest_client import RestClient
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 _CONCURRENCY = 16
 
 
-class ShardedClient:
+class ShardedClient(Closing):
     """Asks a query model for a vector, all shards for their best items, and merges.
 
     The servers hold what `export_shards` wrote. With exact shards the answer is that of
@@ -124,17 +122,6 @@ class ShardedClient:
         return cls(
             client(query, version), [*map(client, shards)], timeout=timeout, **options
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the connections."""
