@@ -6,16 +6,19 @@ date and machine, and rounded as the sentence rounds them.
 
 from __future__ import annotations
 
+import csv
 import html
 import importlib.util
 import json
 import re
+import statistics
 from decimal import ROUND_HALF_UP, Decimal
 from types import SimpleNamespace
 
 import pytest
 
 from tests.test_readme import README, REPOSITORY
+from tfrs_selfattn.training import RECIPES
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 TABLES = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
@@ -62,14 +65,64 @@ def test_the_site_gives_the_dates_of_the_tables():
 
 def test_quality_is_what_the_table_says():
     of = {row[0]: row[1:] for row in rows("Quality", "| ML-1M, without times")}
-    test, published = of["seed 0, test"], of[next(k for k in of if "published" in k)]
+    means = [cell.split(" ± ") for cell in of["seeds 0, 1, 2, test"]]
+    published = of[next(name for name in of if "published" in name)]
     for text in (section(README, "Results"), section(SITE, "Quality")):
         check_date(text, "Quality")
-        assert f"HR@10 {test[0]}, NDCG@10 {test[1]}" in flat(text)
+        assert f"HR@10 {means[0][0]}, NDCG@10 {means[1][0]}" in flat(text)
         assert re.search(
             rf"published.*{re.escape(published[0])}\D+{re.escape(published[1])}",
             flat(text),
         )
+    site = flat(section(SITE, "Quality"))
+    assert f"(± {means[0][1]}, ± {means[1][1]})" in site
+    of = {row[0]: row[1:] for row in rows("Quality", "| Amazon Beauty")}
+    ids, titles = of["ids alone, test"], of["titles too, test"]
+    assert f"HR@10 {ids[0]}, NDCG@10 {ids[1]}, with" in site
+    with_titles = " and ".join(cell.split(" ± ")[0] for cell in titles)
+    assert f"with the titles of items {with_titles}" in site
+
+
+def test_quality_tables_are_what_the_rows_say():
+    """Mean and standard deviation of the seeds, of the last run of each."""
+    with (BENCHMARKS / "quality.csv").open(newline="", encoding="utf-8") as file:
+        every = list(csv.DictReader(file))
+
+    def seeds_of(dataset, features):
+        """The finished runs of the recipe, those of one seed each."""
+        recipe = {"embedding_dim": 128, "dropout": 0.1, **RECIPES[dataset]}
+        place = {"dataset": dataset, "features": features, "search": "False"}
+        place |= {"status": "finished", "time_aware": "False"}
+        return [
+            row
+            for row in every
+            if place.items() <= row.items()
+            and recipe.items()
+            <= {**json.loads(row["model"]), **json.loads(row["training"])}.items()
+            and row["seeds"].isdigit()
+        ]
+
+    def written(found, part):
+        cells = []
+        for name in ("hr@10", "ndcg@10"):
+            values = [Decimal(row[f"{part} {name}"]) for row in found]
+            mean = rounded(statistics.mean(values), 4).removeprefix("0")
+            spread = rounded(statistics.stdev(values), 4).removeprefix("0")
+            cells.append(f"{mean} ± {spread}")
+        return cells
+
+    heads = {"ml-1m": "| ML-1M, without", "amazon-beauty": "| Amazon Beauty |"}
+    cases = (
+        ("ml-1m", "", "seeds 0, 1, 2, "),
+        ("amazon-beauty", "", "ids alone, "),
+        ("amazon-beauty", "items.csv:title=text", "titles too, "),
+    )
+    for dataset, features, name in cases:
+        table = {row[0]: row[1:] for row in rows("Quality", heads[dataset])}
+        found = seeds_of(dataset, features)
+        assert sorted(row["seeds"] for row in found) == ["0", "1", "2"]
+        for part in ("test", "validation"):
+            assert table[name + part] == written(found, part), name + part
 
 
 def test_one_query_takes_what_the_table_says():
