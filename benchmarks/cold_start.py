@@ -114,10 +114,10 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "schedule": "cosine",
     "warmup_steps": 200,
-    "epochs": 15,
+    "epochs": 20,
     "patience": 1000,  # the cosine ends the run
     "id_dropout": 0.4,
-    "cut_histories": 0.5,
+    "cut_histories": 0.9,
     "dropout": 0.1,
 }
 WORDS = "title=text"
