@@ -26,11 +26,12 @@ features with the sum of those of the history, `vector neighbours` the given vec
 
 Each model of each seed is a run in the cache, and rows go to
 `benchmarks/cold_start.csv` as soon as a model is measured: a killed benchmark goes on
-when the command is repeated, and does nothing twice. At the end, and alone with
-`--summary`, means and spreads of all seeds of these settings are printed, and each
-seed's ratio to what is to be beaten: on held-out items to the better of popularity and
-content neighbours, and to `popularity, told` as a mark; on the rest to `ids`; after one
-event to item-to-item transitions.
+when the command is repeated, and does nothing twice. A row has those settings that bear
+on its method, of baselines none, and serves all that differ in others. At the end, and
+alone with `--summary`, means and spreads of all seeds of these settings are printed,
+and each seed's ratio to what is to be beaten: on held-out items to the better of
+popularity and content neighbours, and to `popularity, told` as a mark; on the rest to
+`ids`; after one event to item-to-item transitions.
 
 Users of more than 5 events are no case of their own. They are in `warm`: everybody of
 MovieLens, whose users have 20 events or more, and in Amazon Beauty those that do.

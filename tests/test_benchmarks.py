@@ -24,7 +24,7 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 TABLES = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 SITE = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-LETTERS = ("Attention", "Quality", "Index", "Explanations")
+LETTERS = ("Attention", "Quality", "Index", "Explanations", "New items")
 
 
 def section(text, title):
@@ -42,6 +42,14 @@ def rows(title, head):
     return [[cell.strip() for cell in row] for row in cells]
 
 
+def by_name(title, head):
+    """The same, by the names of row and column."""
+    table = section(TABLES, title)
+    head = table[table.index(head) :].split("\n")[0]
+    names = [name.strip() for name in head.strip("|").split("|")][1:]
+    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows(title, head)}
+
+
 def flat(text):
     """A text as one line: what is said, wherever its lines break."""
     return " ".join(text.split())
@@ -50,6 +58,19 @@ def flat(text):
 def rounded(value, digits=1):
     step = Decimal(1).scaleb(-digits)
     return str(Decimal(str(value)).quantize(step, ROUND_HALF_UP))
+
+
+def spreads(found, names):
+    """Mean ± standard deviation of rows, for each of these columns."""
+    cells = []
+    for name in names:
+        values = [Decimal(row[name]) for row in found]
+        mean, spread = (
+            rounded(value, 4).removeprefix("0")
+            for value in (statistics.mean(values), statistics.stdev(values))
+        )
+        cells.append(f"{mean} ± {spread}")
+    return cells
 
 
 def check_date(text, title):
@@ -102,15 +123,6 @@ def test_quality_tables_are_what_the_rows_say():
             and row["seeds"].isdigit()
         ]
 
-    def written(found, part):
-        cells = []
-        for name in ("hr@10", "ndcg@10"):
-            values = [Decimal(row[f"{part} {name}"]) for row in found]
-            mean = rounded(statistics.mean(values), 4).removeprefix("0")
-            spread = rounded(statistics.stdev(values), 4).removeprefix("0")
-            cells.append(f"{mean} ± {spread}")
-        return cells
-
     heads = {"ml-1m": "| ML-1M, without", "amazon-beauty": "| Amazon Beauty |"}
     cases = (
         ("ml-1m", "", "seeds 0, 1, 2, "),
@@ -122,7 +134,8 @@ def test_quality_tables_are_what_the_rows_say():
         found = seeds_of(dataset, features)
         assert sorted(row["seeds"] for row in found) == ["0", "1", "2"]
         for part in ("test", "validation"):
-            assert table[name + part] == written(found, part), name + part
+            names = (f"{part} hr@10", f"{part} ndcg@10")
+            assert table[name + part] == spreads(found, names), name + part
 
 
 def test_one_query_takes_what_the_table_says():
@@ -245,6 +258,59 @@ def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
     # Nothing is a multiple of 0.
     given = ("cold, new", "content", ("popularity",), "hr@10")
     assert cold_rows.ratios(every, *given) == []
+
+
+def test_tables_of_new_items_are_what_the_rows_say(cold_rows, monkeypatch):
+    """Of all seeds, under the defaults, of Amazon Beauty under others."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cold_start
+
+    every = cold_rows.read_rows()
+    others = {"dropout": 0.4, "epochs": 15, "cut_histories": 0.5, "id_dropout": 0.2}
+    for dataset, head, changes in (
+        ("ml-1m", "| MovieLens-1M |", {}),
+        ("amazon-beauty", "| Amazon Beauty |", others),
+    ):
+        options = SimpleNamespace(items=None, item_vectors=None, methods=None)
+        known = cold_start._features(options, cold_start.DATASETS[dataset])
+        settings = {**cold_start.DEFAULTS, **changes}
+        asked = {
+            method: (features, cold_start._settings_text(method, features, settings))
+            for method, features in known.items()
+        }
+        for case, cells in by_name("New items", head).items():
+            for method, cell in cells.items():
+                found = [
+                    row
+                    for row in every
+                    if (row["dataset"], row["method"], row["case"])
+                    == (dataset, method, case)
+                    and (row["features"], row["settings"]) == asked[method]
+                ]
+                assert sorted(row["seed"] for row in found) == ["0", "1", "2"]
+                nothing = all(float(row["hr@10"]) == 0 for row in found)
+                wanted = " / ".join(spreads(found, ("hr@10", "ndcg@10")))
+                assert cell == ("0" if nothing else wanted), f"{method}, {case}"
+
+
+def test_what_is_said_of_new_items_is_what_the_table_says():
+    hits = {
+        case: {method: cell.split(" ")[0] for method, cell in cells.items()}
+        for case, cells in by_name("New items", "| MovieLens-1M |").items()
+    }
+    new, one, warm = hits["cold, new"], hits["warm, 1 event"], hits["warm"]
+    for text in (section(README, "Results"), section(SITE, "New items")):
+        check_date(text, "New items")
+        text = flat(text)
+        assert (
+            f"HR@10 {new['users']} (nearest neighbours by content: "
+            f"{new['content neighbours']})" in text
+        )
+        assert f"the other films {warm['users']} ({warm['ids']} by ids alone)" in text
+        assert (
+            f"after a single film {one['users']} (item-to-item transitions: "
+            f"{one['item-to-item']})" in text
+        )
 
 
 def test_methods_of_cold_start_are_asked_for_by_name(monkeypatch):

@@ -211,7 +211,7 @@ def train(
         float,
         typer.Option(
             help="Share of the training rows of each step whose histories are cut into "
-            "pieces, so that users of few events are learned, such as 0.2."
+            "pieces, so that users of few events are learned, such as 0.5."
         ),
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
