@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from _trained_run import read_run
+
+from benchmarks._trained_run import read_run
 
 LENGTH, K = 50, 100
 HISTORIES = 64

@@ -10,6 +10,7 @@ sides take turns, each round in a process of its own, the first steps of which a
 counted. A real item is a position with a target; padding is none.
 
 - packed: ours as it trains by default, whole histories packed into rows.
+- packed, XLA: the same, with all parts of the step compiled by XLA that it can compile.
 - padded: ours with one history a row, padded, as RecTools lays its batches out.
 - RecTools: in an environment of its own, whose interpreter --peer-python names.
 
@@ -45,6 +46,7 @@ PEER_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
+PEER = "RecTools"
 PEER_PYTHON = Path("build/rectools/bin/python")
 HOW_TO_INSTALL = """no interpreter at {path}. Make an environment for the peer:
     python -m venv build/rectools
@@ -52,20 +54,28 @@ HOW_TO_INSTALL = """no interpreter at {path}. Make an environment for the peer:
 or name the interpreter of one with --peer-python PATH."""
 
 
+SIDES = ("packed", "packed, XLA", "padded", PEER)
+# Variables of the environment. XLA cannot compile the loss, whose blocks are as many as
+# the queries need, so that it is left to choose.
+OF_SIDE = {
+    PEER: PEER_MEMORY,
+    "packed, XLA": {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"},
+}
+
+
 def main() -> None:
     options = _options()
     if options.side:
         run_side(options)
         return
-    if not options.peer_python.exists():
+    if PEER in options.sides and not options.peer_python.exists():
         raise SystemExit(HOW_TO_INSTALL.format(path=options.peer_python))
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events.csv"
         _side("events", sys.executable, options, events)
         sides = {
-            "packed": sys.executable,
-            "padded": sys.executable,
-            "RecTools": str(options.peer_python),
+            name: str(options.peer_python) if name == PEER else sys.executable
+            for name in options.sides
         }
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for number in range(options.rounds):
@@ -83,6 +93,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dataset", choices=sorted(DATASETS), default="ml-1m")
     parser.add_argument("--data", type=Path, required=True, help="folder of its files")
     parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON)
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=SIDES, help="default: all"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="timed steps a round")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -95,7 +108,7 @@ def _side(name: str, python: str, options: argparse.Namespace, events: Path) -> 
     command = [python, __file__, "--side", name, "--events", str(events)]
     command += ["--dataset", options.dataset, "--data", str(options.data)]
     command += ["--steps", str(options.steps)]
-    environment = os.environ | (PEER_MEMORY if name == "RecTools" else {})
+    environment = os.environ | OF_SIDE.get(name, {})
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
@@ -105,10 +118,10 @@ def _side(name: str, python: str, options: argparse.Namespace, events: Path) -> 
 def run_side(options: argparse.Namespace) -> None:
     if options.side == "events":
         write_events(options)
-    elif options.side == "RecTools":
+    elif options.side == PEER:
         print(json.dumps(run_peer(options)))
     else:
-        print(json.dumps(run_ours(options, pack=options.side == "packed")))
+        print(json.dumps(run_ours(options, pack=options.side != "padded")))
 
 
 def load_split(options: argparse.Namespace) -> Any:
@@ -280,7 +293,8 @@ def _print_table(rounds: dict[str, list[dict[str, Any]]]) -> None:
         name: statistics.median(result["items_per_s"] for result in results)
         for name, results in rounds.items()
     }
-    print("\n| side | real items/s | times RecTools | ms a step | share of peak |")
+    measure = PEER if PEER in rounds else next(iter(rounds))
+    print(f"\n| side | real items/s | times {measure} | ms a step | share of peak |")
     print("|---|---|---|---|---|")
     for name, results in rounds.items():
         spread = [result["items_per_s"] for result in results]
@@ -289,7 +303,7 @@ def _print_table(rounds: dict[str, list[dict[str, Any]]]) -> None:
         share = f"{statistics.median(shares):.0%}" if shares else ""
         print(
             f"| {name} | {speeds[name]:,.0f} ({min(spread):,} to {max(spread):,}) | "
-            f"{speeds[name] / speeds['RecTools']:.2f} | {step:,.0f} | {share} |"
+            f"{speeds[name] / speeds[measure]:.2f} | {step:,.0f} | {share} |"
         )
 
 
