@@ -144,11 +144,7 @@ class KnownBeside:
 def main() -> None:
     options = _options()
     dataset = DATASETS[options.dataset]
-    settings = {**DEFAULTS, **settings_of(options)}
-    asked = {
-        method: (known, _settings_text(method, known, settings))
-        for method, known in _features(options, dataset).items()
-    }
+    asked = rows_of(_features(options, dataset), settings_of(options))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for seed in () if options.summary else seeds:
         keys = {
@@ -202,13 +198,21 @@ def _features(options: argparse.Namespace, dataset: dict[str, Any]) -> dict[str,
     return found
 
 
-def _settings_text(method: str, features: str, settings: dict[str, Any]) -> str:
-    """What of the settings bears on a method: its rows serve all that share it."""
-    if method not in MODELS:
-        return "{}"
-    if not features:  # nothing would be left of an item without its id
-        settings = {**settings, "id_dropout": 0.0}
-    return json.dumps(settings)
+def rows_of(
+    features: dict[str, str], changes: dict[str, Any]
+) -> dict[str, tuple[str, str]]:
+    """The methods, each with the `features` and `settings` that its rows have.
+
+    Settings are those that bear on the method, so that its rows serve all that share
+    them.
+    """
+    found = {}
+    for method, known in features.items():
+        settings = {**DEFAULTS, **changes}
+        if not known:  # nothing would be left of an item without its id
+            settings["id_dropout"] = 0.0
+        found[method] = (known, json.dumps(settings) if method in MODELS else "{}")
+    return found
 
 
 def _measure(

@@ -260,37 +260,61 @@ def test_what_new_items_aim_at_is_a_ratio_of_each_seed(
     assert cold_rows.ratios(every, *given) == []
 
 
-def test_tables_of_new_items_are_what_the_rows_say(cold_rows, monkeypatch):
-    """Of all seeds, under the defaults, of Amazon Beauty under others."""
+@pytest.fixture
+def new_items(cold_rows, monkeypatch):
+    """Of a data set, the rows behind the tables: the defaults, or under changes."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import cold_start
 
-    every = cold_rows.read_rows()
-    others = {"dropout": 0.4, "epochs": 15, "cut_histories": 0.5, "id_dropout": 0.2}
-    for dataset, head, changes in (
-        ("ml-1m", "| MovieLens-1M |", {}),
-        ("amazon-beauty", "| Amazon Beauty |", others),
-    ):
+    def find(dataset, changes):
         options = SimpleNamespace(items=None, item_vectors=None, methods=None)
-        known = cold_start._features(options, cold_start.DATASETS[dataset])
-        settings = {**cold_start.DEFAULTS, **changes}
-        asked = {
-            method: (features, cold_start._settings_text(method, features, settings))
-            for method, features in known.items()
-        }
-        for case, cells in by_name("New items", head).items():
-            for method, cell in cells.items():
-                found = [
-                    row
-                    for row in every
-                    if (row["dataset"], row["method"], row["case"])
-                    == (dataset, method, case)
-                    and (row["features"], row["settings"]) == asked[method]
-                ]
-                assert sorted(row["seed"] for row in found) == ["0", "1", "2"]
-                nothing = all(float(row["hr@10"]) == 0 for row in found)
-                wanted = " / ".join(spreads(found, ("hr@10", "ndcg@10")))
-                assert cell == ("0" if nothing else wanted), f"{method}, {case}"
+        features = cold_start._features(options, cold_start.DATASETS[dataset])
+        asked = cold_start.rows_of(features, changes)
+        return [
+            row
+            for row in cold_rows.read_rows()
+            if row["dataset"] == dataset
+            and (row["features"], row["settings"]) == asked.get(row["method"])
+        ]
+
+    return find
+
+
+BEAUTY = {"dropout": 0.4, "epochs": 15, "cut_histories": 0.5, "id_dropout": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "head", "changes"),
+    [
+        ("ml-1m", "| MovieLens-1M |", {}),
+        ("amazon-beauty", "| Amazon Beauty |", BEAUTY),
+    ],
+)
+def test_tables_of_new_items_are_what_the_rows_say(new_items, dataset, head, changes):
+    every = new_items(dataset, changes)
+    for case, cells in by_name("New items", head).items():
+        for method, cell in cells.items():
+            found = [r for r in every if (r["method"], r["case"]) == (method, case)]
+            assert sorted(row["seed"] for row in found) == ["0", "1", "2"]
+            nothing = all(float(row["hr@10"]) == 0 for row in found)
+            wanted = " / ".join(spreads(found, ("hr@10", "ndcg@10")))
+            assert cell == ("0" if nothing else wanted), f"{method}, {case}"
+
+
+def test_ratios_of_new_items_are_what_the_rows_say(cold_rows, new_items):
+    every = new_items("ml-1m", {})
+    for name, cells in by_name("New items", "| MovieLens-1M, HR").items():
+        case, _, measure = name.rpartition(", of ")
+        measures = (measure, *(("popularity",) if "cold" in case else ()))
+        for method in ("ids", "content", "users"):
+            wanted = " / ".join(
+                f"{statistics.mean(found):.2f} ± {statistics.stdev(found):.2f}"
+                for found in (
+                    cold_rows.ratios(every, case, method, measures, metric)
+                    for metric in ("hr@10", "ndcg@10")
+                )
+            )
+            assert cells[method] == wanted, f"{name}: {method}"
 
 
 def test_what_is_said_of_new_items_is_what_the_table_says():
@@ -335,16 +359,16 @@ def test_a_row_serves_all_settings_that_do_not_bear_on_it(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import cold_start
 
-    def text(method, features, **settings):
-        return cold_start._settings_text(method, features, settings)
-
-    first, second = {"epochs": 1, "id_dropout": 0.2}, {"epochs": 1, "id_dropout": 0.4}
-    assert text("ids", "", **first) == text("ids", "", **second)
-    assert text("ids", "", **first) != text("ids", "", epochs=2, id_dropout=0.2)
-    assert text("content", "words", **first) != text("content", "words", **second)
-    assert text("item-to-item", "", epochs=1) == text("item-to-item", "", epochs=2)
-    neighbours = ("content neighbours", "words")
-    assert text(*neighbours, epochs=1) == text(*neighbours, epochs=2)
+    features = {"ids": "", "content": "words", "item-to-item": ""}
+    features["content neighbours"] = "words"
+    first, less, longer = (
+        cold_start.rows_of(features, changes)
+        for changes in ({}, {"id_dropout": 0.1}, {"epochs": 2})
+    )
+    assert first["ids"] == less["ids"] != longer["ids"]
+    assert len({some["content"] for some in (first, less, longer)}) == 3
+    for baseline in ("item-to-item", "content neighbours"):
+        assert first[baseline] == less[baseline] == longer[baseline]
 
 
 def test_neighbours_by_words_are_those_of_tf_idf(monkeypatch):
